@@ -1,0 +1,30 @@
+# Each target does its own set-up, in a virtual environment of its own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SETUP = $(VENV)/.installed
+
+.PHONY: demo test test-all lint clean
+
+demo: $(SETUP)  ## watch a TimeSformer learn to tell motions apart, on generated videos
+	$(BIN)/timesformer demo
+
+test: lint  ## lint, types and the default tests
+	$(BIN)/pytest -n 2 -q
+
+test-all: lint  ## the slow tests too
+	$(BIN)/pytest -n 2 -q -m ""
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,214 @@
+"""Scores of a whole list of videos, and what they say."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
+from timesformer.evaluation.views import Clips, load_views, score_views
+from timesformer.files import replace_file
+from timesformer.video.clips import BadVideo
+from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.decode import VideoError
+from timesformer.video.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of the videos that could be read, and the list of those that could not.
+
+    Attributes:
+        classes: names of the classes.
+        items: the videos, with their labels.
+        scores: float32 (N, classes), the mean over views of softmax (of sigmoid where `multi_label`).
+        multi_label: whether a video can have several labels.
+        bad: videos that could not be decoded; they are not in `items`.
+    """
+
+    classes: tuple[str, ...]
+    items: tuple[VideoItem, ...]
+    scores: Scores
+    multi_label: bool
+    bad: tuple[BadVideo, ...]
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """The label (N,) of each video; where there are several, the first."""
+        return np.array([item.labels[0] for item in self.items], dtype=np.int64)
+
+    @cached_property
+    def targets(self) -> NDArray[np.bool_]:
+        """Whether each video has each label: (N, classes)."""
+        targets = np.zeros(self.scores.shape, dtype=bool)
+        for row, item in zip(targets, self.items, strict=True):
+            row[list(item.labels)] = True
+        return targets
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (classes, classes): row the true class, column the predicted one."""
+        return confusion_matrix(self.scores.argmax(axis=1), self.labels, len(self.classes))
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy, or mAP where a video can have several labels; in [0, 1], NaN without videos."""
+        if not self.items:
+            return float("nan")
+        if self.multi_label:
+            return float(np.nanmean(average_precision(self.scores, self.targets)))
+        return top_k_accuracy(self.scores, self.labels, 1)
+
+    def summary(self) -> dict[str, Any]:
+        """The figures, for JSON: shares in [0, 1]; null for a class without a video."""
+        figures: dict[str, Any] = {"videos": len(self.items), "bad_videos": len(self.bad)}
+        if not self.items:
+            return figures
+        if self.multi_label:
+            per_class = average_precision(self.scores, self.targets)
+            figures["mean_average_precision"] = self.accuracy
+        else:
+            counts = self.confusion.sum(axis=1)
+            per_class = np.where(counts > 0, self.confusion.diagonal() / np.maximum(counts, 1), np.nan)
+            figures["top1"] = self.accuracy
+            figures["top5"] = top_k_accuracy(self.scores, self.labels, 5)
+            figures["mean_class_accuracy"] = float(np.nanmean(per_class))
+        values = [None if np.isnan(value) else float(value) for value in per_class]
+        figures["per_class"] = dict(zip(self.classes, values, strict=True))
+        return figures
+
+    def write(self, folder: Path) -> None:
+        """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`."""
+        with replace_file(folder / "metrics.json") as file:
+            file.write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
+        with replace_file(folder / "predictions.csv") as file, file.open("w", newline="", encoding="utf-8") as out:
+            rows = csv.writer(out)
+            rows.writerow(["path", "labels", "predicted", *self.classes])
+            for item, scores in zip(self.items, self.scores, strict=True):
+                labels = " ".join(self.classes[label] for label in item.labels)
+                rows.writerow([item.path, labels, self.classes[scores.argmax()], *(f"{score:.6f}" for score in scores)])
+        if self.bad:
+            with replace_file(folder / "bad_videos.txt") as file:
+                file.write_text("".join(f"{bad.path}\t{bad.reason}\n" for bad in self.bad), encoding="utf-8")
+        if self.multi_label:
+            return
+        with replace_file(folder / "confusion.csv") as file, file.open("w", newline="", encoding="utf-8") as out:
+            rows = csv.writer(out)
+            rows.writerow(["true \\ predicted", *self.classes])
+            rows.writerows([name, *counts] for name, counts in zip(self.classes, self.confusion, strict=True))
+        draw_confusion(self.confusion, self.classes, folder / "confusion.png")
+
+
+def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: Path) -> None:
+    """Draw a confusion matrix, each row as shares of its true class, with the counts written in."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n = len(classes)
+    side = min(max(4.0, 1.5 + 0.36 * n), 40)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    if n <= 60:  # more names than that can't be read
+        axes.set_xticks(range(n), classes, rotation=90)
+        axes.set_yticks(range(n), classes)
+        for row, column in np.argwhere(confusion):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=shade, fontsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    with replace_file(file) as new:
+        FigureCanvasAgg(figure).print_png(str(new))
+
+
+class _ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
+    def __init__(self, videos: VideoList, preprocessing: Preprocessing, clips: Clips, crops: int) -> None:
+        self.videos, self.preprocessing, self.clips, self.crops = videos, preprocessing, clips, crops
+
+    def __len__(self) -> int:
+        return len(self.videos.items)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | BadVideo]:
+        path = self.videos.items[index].path
+        try:
+            return index, load_views(path, self.preprocessing, self.clips, self.crops, num_threads=1)
+        except VideoError as error:
+            return index, BadVideo(str(path), str(error))
+
+
+def evaluate(
+    model: nn.Module,
+    videos: VideoList,
+    preprocessing: Preprocessing,
+    *,
+    clips: Clips = 1,
+    crops: int = 1,
+    workers: int = 1,
+    batch_size: int = 16,
+    on_video: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score every video of a list by the mean over its views. A video that can't be read is listed and left out.
+
+    Args:
+        model: maps clips to logits; it is put into evaluation mode.
+        videos: what to score.
+        preprocessing: what the model takes.
+        clips, crops: the views of a video, see `load_views`.
+        workers: processes that decode; 0 decodes in this one.
+        batch_size: views that go through the model at a time, across videos.
+        on_video: called after each video.
+    """
+    model.eval()
+    dataset = _ViewDataset(videos, preprocessing, clips, crops)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+    scores: dict[int, Tensor] = {}
+    bad: list[BadVideo] = []
+
+    def good_videos() -> Iterator[tuple[int, Tensor]]:
+        for index, views in loader:
+            on_video()
+            if isinstance(views, BadVideo):
+                bad.append(views)
+            else:
+                yield index, views
+
+    for batch in _groups(good_videos(), batch_size):
+        views = torch.cat([views for _, views in batch])
+        per_view = score_views(model, views, multi_label=videos.multi_label, batch_size=batch_size)
+        for (index, _), part in zip(batch, per_view.split([len(views) for _, views in batch]), strict=True):
+            scores[index] = part.mean(dim=0)
+
+    order = sorted(scores)
+    empty = np.zeros((0, len(videos.classes)), dtype=np.float32)
+    return Evaluation(
+        classes=videos.classes,
+        items=tuple(videos.items[index] for index in order),
+        scores=np.stack([scores[index].numpy() for index in order]) if order else empty,
+        multi_label=videos.multi_label,
+        bad=tuple(bad),
+    )
+
+
+def _groups(videos: Iterator[tuple[int, Tensor]], batch_size: int) -> Iterator[list[tuple[int, Tensor]]]:
+    """Videos together, until they have a batch of views."""
+    group: list[tuple[int, Tensor]] = []
+    for video in videos:
+        group.append(video)
+        if sum(len(views) for _, views in group) >= batch_size:
+            yield group
+            group = []
+    if group:
+        yield group

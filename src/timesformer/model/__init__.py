@@ -1,0 +1,1 @@
+"""The model: attention schemes, the Transformer, the named variants, weights on disk."""

@@ -1,0 +1,286 @@
+"""TimeSformer: patches, positions, blocks of attention over space and time, a head (Section 3 of the paper)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from timesformer.files import replace_file
+from timesformer.model.attention import SCHEMES, Attention, Grid
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What defines a TimeSformer; the defaults are the paper's base model.
+
+    Attributes:
+        num_classes: outputs of the head; 0 leaves the head out, and the model returns its features.
+        attention: the scheme, one of `timesformer.model.SCHEMES`.
+        num_frames: frames F of a clip. Clips of another length are accepted: time positions are resized.
+        image_size: height and width of a frame in pixels; one number for a square. Other sizes are accepted too.
+        patch_size: side P of a patch in pixels; divides the height and width of every clip.
+        in_channels: channels of a frame.
+        embed_dim: width D of a token.
+        depth: number of blocks L.
+        num_heads: attention heads A; divides `embed_dim`.
+        mlp_ratio: width of the hidden layer of the MLP, in units of `embed_dim`.
+        drop_path: chance that a residual branch is skipped in training, in the last block; rises linearly from 0.
+        dropout: chance that an element of the MLP's hidden layer or of the features before the head is dropped.
+    """
+
+    num_classes: int = 400
+    attention: str = "divided_space_time"
+    num_frames: int = 8
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    in_channels: int = 3
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image_size, int):  # JSON and YAML bring a list
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        if self.attention not in SCHEMES:
+            raise ValueError(f"attention={self.attention!r} is not one of {', '.join(SCHEMES)}")
+        for name in ("num_frames", "patch_size", "in_channels", "embed_dim", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes={self.num_classes} must be 0 (no head) or more")
+        if self.embed_dim % self.num_heads:
+            raise ValueError(f"embed_dim={self.embed_dim} must be a multiple of num_heads={self.num_heads}")
+        for name in ("drop_path", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
+        _patch_grid(*self.frame_size, self.patch_size)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def grid(self) -> Grid:
+        """The patch grid of a clip of the model's own size."""
+        h, w = _patch_grid(*self.frame_size, self.patch_size)
+        return Grid(t=self.num_frames, h=h, w=w)
+
+
+class TimeSformer(nn.Module):
+    """The video Transformer of the paper. Parameter names are those of the released weights.
+
+    Attributes:
+        config: what the model was made from.
+        classes: names of the classes, one a logit, where known; saved with the model.
+        multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
+        preprocessing: how a video becomes this model's input, where known; saved with the model
+            (see `timesformer.evaluation.Preprocessing`).
+        activation_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.classes: tuple[str, ...] | None = None
+        self.multi_label = False
+        self.preprocessing: dict[str, Any] | None = None
+        self.activation_checkpointing = False
+
+        dim, grid = config.embed_dim, config.grid
+        self.patch_embed = PatchEmbed(config.in_channels, config.patch_size, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid["h"] * grid["w"], dim))
+        self.time_embed: nn.Parameter | None = None
+        if config.attention != "space_only":
+            self.time_embed = nn.Parameter(torch.zeros(1, grid["t"], dim))
+        drop_paths = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList([Block(config, drop_path) for drop_path in drop_paths])
+        self.norm = LayerNorm(dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+                if name.endswith("_fc"):  # a step that ViT does not have changes nothing at first
+                    nn.init.zeros_(module.weight)
+                else:
+                    nn.init.trunc_normal_(module.weight, std=0.02)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, num_classes) of clips (B, in_channels, F, H, W) of normalised floats."""
+        logits: Tensor = self.head(self.dropout(self.features(clip)))
+        return logits
+
+    def features(self, clip: Tensor) -> Tensor:
+        """The normalised CLS token (B, D) of clips (B, in_channels, F, H, W): the input of the head.
+
+        Raises:
+            ValueError: the clip has another number of axes or channels, or its sides are no multiples of the patch.
+        """
+        cls = self.tokens(clip)[:, 0]
+        if self.config.attention == "space_only":
+            cls = reduce(cls, "(b t) d -> b d", "mean", b=len(clip))
+        normed: Tensor = self.norm(cls)
+        return normed
+
+    def tokens(self, clip: Tensor) -> Tensor:
+        """Tokens after the last block, before the final norm: (B, 1 + T*H'*W', D), CLS first, patches as (t h w).
+
+        For `space_only`, whose frames are sequences of their own: (B*T, 1 + H'*W', D).
+        """
+        x, grid = self.embed(clip)
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, grid, use_reentrant=False)
+            else:
+                x = block(x, grid)
+        return x
+
+    def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
+        """The input tokens of the first block (Eq. 1), and their grid."""
+        channels = self.config.in_channels
+        if clip.ndim != 5 or clip.shape[1] != channels:
+            raise ValueError(f"clip of shape {tuple(clip.shape)}: expected (B, {channels}, F, H, W)")
+        b, _, t, height, width = clip.shape
+        h, w = _patch_grid(height, width, self.config.patch_size)
+        x = self.patch_embed(rearrange(clip, "b c t h w -> (b t) c h w"))
+        x = rearrange(x + self._space_positions(h, w), "(b t) n d -> b t n d", b=b)
+        if self.time_embed is None:  # every frame is a sequence of its own
+            x = rearrange(x, "b t n d -> (b t) n d")
+            t = 1
+        else:
+            x = rearrange(x + rearrange(self._time_positions(t), "1 t d -> 1 t 1 d"), "b t n d -> b (t n) d")
+        cls = self.cls_token + self.pos_embed[:, :1]
+        return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=len(x)), x], dim=1), Grid(t=t, h=h, w=w)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` (model, classes, preprocessing) and `model.safetensors` into `folder`.
+
+        An older file of the same name stays until the new one is complete. `timesformer.load_model` reads the folder.
+        """
+        about = {
+            "model": dataclasses.asdict(self.config),
+            "classes": self.classes,
+            "multi_label": self.multi_label,
+            "preprocessing": self.preprocessing,
+        }
+        with replace_file(Path(folder) / "model.safetensors") as file:
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
+        with replace_file(Path(folder) / "config.json") as file:
+            file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+    def _space_positions(self, h: int, w: int) -> Tensor:
+        """Positions (1, h*w, D) of the patches of a frame, resized (nearest) when the grid is not the model's own."""
+        positions, own = self.pos_embed[:, 1:], self.config.grid
+        if (h, w) == (own["h"], own["w"]):
+            return positions
+        planes = rearrange(positions, "1 (h w) d -> 1 d h w", h=own["h"])
+        return rearrange(F.interpolate(planes, (h, w), mode="nearest"), "1 d h w -> 1 (h w) d")
+
+    def _time_positions(self, t: int) -> Tensor:
+        """Positions (1, t, D) of the frames, resized (nearest) when there are more or fewer than the model's own."""
+        assert self.time_embed is not None
+        if t == self.config.num_frames:
+            return self.time_embed
+        line = rearrange(self.time_embed, "1 t d -> 1 d t")
+        return rearrange(F.interpolate(line, t, mode="nearest"), "1 d t -> 1 t d")
+
+
+class Block(nn.Module):
+    """The attention steps of the scheme in turn, then the MLP; each pre-normalised, with a residual (Eqs. 4 to 9).
+
+    ViT's own step is `norm1`, `attn`; each further step `X` of the scheme has `X_norm1`, `X_attn` and `X_fc`.
+    """
+
+    def __init__(self, config: ModelConfig, drop_path: float) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        *extra, last = SCHEMES[config.attention]
+        self.steps = [(f"{step.name}_", step) for step in extra] + [("", last)]
+        for prefix, _ in self.steps:
+            self.add_module(f"{prefix}norm1", LayerNorm(dim))
+            self.add_module(f"{prefix}attn", Attention(dim, config.num_heads))
+            if prefix:
+                self.add_module(f"{prefix}fc", nn.Linear(dim, dim))
+        self.norm2 = LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        for prefix, step in self.steps:
+            x = x + self.drop_path(step.apply(partial(self._attend, prefix), x, grid))
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x
+
+    def _attend(self, prefix: str, x: Tensor) -> Tensor:
+        out: Tensor
+        out = getattr(self, f"{prefix}attn")(getattr(self, f"{prefix}norm1")(x))
+        if prefix:
+            out = getattr(self, f"{prefix}fc")(out)
+        return out
+
+
+class Mlp(nn.Module):
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(self.drop(self.act(self.fc1(x))))
+        return out
+
+
+class PatchEmbed(nn.Module):
+    """One linear map of the pixels of each P x P patch: (B, C, H, W) to (B, H/P * W/P, D)."""
+
+    def __init__(self, in_channels: int, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return rearrange(self.proj(frames), "b d h w -> b (h w) d")
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, a sample's branch is dropped with chance `p`, the others scaled by 1/(1 - p)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.p
+        return x * (keep / (1 - self.p)).to(x.dtype)
+
+
+def _patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    if height % patch or width % patch or height < patch or width < patch:
+        raise ValueError(f"frames of {height}x{width} px: height and width must be multiples of patch_size={patch}")
+    return height // patch, width // patch

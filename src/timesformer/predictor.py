@@ -1,0 +1,75 @@
+"""VideoClassifier: files in, labelled scores out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timesformer.evaluation.views import Clips, load_views, score_views
+from timesformer.model.timesformer import TimeSformer
+from timesformer.model.weights import load_model
+from timesformer.video.preprocessing import Preprocessing
+
+
+class VideoClassifier:
+    """A model together with what it takes to go from a video file to class names.
+
+    Args:
+        model: a model with `preprocessing`, as `load_model` returns it for a model that was trained here.
+        preprocessing: how videos become its input, where the model does not say or something else is wanted.
+        device: where to compute; a GPU when there is one, by default.
+
+    Raises:
+        ValueError: neither the model nor the caller says how videos become its input.
+    """
+
+    def __init__(
+        self,
+        model: TimeSformer,
+        *,
+        preprocessing: Preprocessing | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        if preprocessing is None:
+            if model.preprocessing is None:
+                raise ValueError("the model does not say how videos become its input: give `preprocessing`")
+            preprocessing = Preprocessing(**model.preprocessing)
+        self.preprocessing = preprocessing
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model = model.to(self.device).eval()
+        self.classes = model.classes or tuple(str(c) for c in range(model.config.num_classes))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, device: str | torch.device | None = None, **overrides: Any
+    ) -> VideoClassifier:
+        """A classifier from whatever `timesformer.load_model` takes."""
+        return cls(load_model(source, **overrides), device=device)
+
+    def scores(self, video: str | Path, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
+        """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
+        views = load_views(video, self.preprocessing, clips, crops)
+        return score_views(self.model, views, multi_label=self.model.multi_label).mean(dim=0)
+
+    def predict(self, video: str | Path, *, top: int = 5, clips: Clips = 1, crops: int = 1) -> list[tuple[str, float]]:
+        """The classes of highest score, best first.
+
+        Args:
+            video: a video file, GIF, or folder of frame images.
+            top: how many classes; fewer come back where the model has fewer.
+            clips: clips to average over, spread evenly over the video; `cover` tiles all of it.
+            crops: 1 (centre) or 3 along the longer side.
+
+        Returns:
+            (class name, score) pairs; the scores of one-label models sum to 1 over all classes.
+
+        Raises:
+            VideoError: the video can't be read; the message names the file and says why.
+            ValueError: top, clips or crops are out of range.
+        """
+        if top < 1:
+            raise ValueError(f"top={top} must be at least 1")
+        values, indices = self.scores(video, clips=clips, crops=crops).topk(min(top, len(self.classes)))
+        return [(self.classes[index], score) for index, score in zip(indices.tolist(), values.tolist(), strict=True)]

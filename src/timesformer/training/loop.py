@@ -1,0 +1,363 @@
+"""Training: one loop from a list of videos to a folder with a trained model.
+
+Whatever is random in a step (order, frames, augmentation, dropped paths, mixing) is a function of the seed and of the
+step's place in the run. So the weights, the optimizer's state and that place are all a checkpoint needs for
+a resumed run to equal an uninterrupted one, bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from timesformer.evaluation.evaluate import Evaluation, evaluate
+from timesformer.files import replace_file
+from timesformer.model.timesformer import TimeSformer
+from timesformer.model.variants import create_model
+from timesformer.model.weights import load_model
+from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
+from timesformer.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from timesformer.training.recipe import Recipe, recipe_yaml
+from timesformer.video.clips import Batch, ClipDataset, collate
+from timesformer.video.datasets import VideoList
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.transforms import TrainTransform, mixup_cutmix
+
+
+class TrainingError(Exception):
+    """A run that cannot start or go on."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a progress display shows after a step or a validation."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    top1: float
+    samples_per_second: float
+    waiting: float
+    validation: Evaluation | None = None
+
+
+def train(
+    videos: VideoList,
+    out: str | Path,
+    recipe: Recipe,
+    *,
+    validation: VideoList | None = None,
+    resume: bool = False,
+    on_report: Callable[[Report], None] = lambda report: None,
+) -> TimeSformer:
+    """Train a model on a list of videos.
+
+    The folder `out` gets `last` and, with validation, `best` (models for `timesformer.load_model`), `checkpoint.pt`
+    (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`, `tensorboard`, and `bad_videos.txt` (videos that
+    failed to decode, and why) if there were any.
+
+    Args:
+        videos: what to train on.
+        out: folder of the run.
+        recipe: all choices of the run.
+        validation: what to validate on, every `recipe.validate_every` epochs.
+        resume: go on from the checkpoint in `out`; start anew where there is none.
+        on_report: called after each step and each validation.
+
+    Returns:
+        The model in its last state, as saved in `out/last`.
+
+    Raises:
+        TrainingError: no videos; `out` holds another run; too many bad videos; the loss is not finite.
+    """
+    out = Path(out)
+    checkpoint = out / "checkpoint.pt"
+    if not videos.items:
+        raise TrainingError(f"{videos.source}: no videos to train on")
+    if checkpoint.exists() and not resume:
+        raise TrainingError(f"{out} holds a run already: go on with it (--resume) or choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = make_model(recipe, videos).to(device)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    progress = Progress()
+    if checkpoint.exists():
+        progress, states = load_checkpoint(checkpoint)
+        _check_same_run(checkpoint, states["run"], _run_identity(recipe, videos))
+        model.load_state_dict(states["model"])
+        optimizer.load_state_dict(states["optimizer"])
+        if average:
+            average.load_state_dict(states["average"])
+    with replace_file(out / "recipe.yaml") as file:
+        file.write_text(recipe_yaml(recipe), encoding="utf-8")
+
+    order = StepOrder(len(videos.items), recipe.batch_size, recipe.micro_batch_size, recipe.seed, recipe.epochs)
+    batches = _load_batches(videos, recipe, model, order.micro_batches(progress.epoch, progress.step))
+    log = _Log(out, progress.epoch, order.steps * progress.epoch + progress.step)
+    bf16 = _computes_in_bfloat16(recipe, device)
+    saved_at, epoch_start, epoch_seen, waited = time.monotonic(), time.monotonic(), 0, 0.0
+
+    def save_state() -> None:
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        states["run"] = _run_identity(recipe, videos)
+        if average:
+            states["average"] = average.state_dict()
+        save_checkpoint(checkpoint, progress, states)
+
+    while progress.epoch < recipe.epochs:
+        # One step: gradients of the micro-batches add up, then the optimizer moves.
+        model.train()
+        rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
+        torch.manual_seed(int(rng.integers(2**63)))
+        lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, recipe.epochs)
+        set_learning_rate(optimizer, lr)
+        seen, loss_sum, correct = 0, 0.0, 0.0
+        for _ in range(order.num_micro_batches(progress.step)):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            _note_bad_videos(batch, progress, out, len(videos.items), recipe.max_bad_share)
+            if not len(batch.clips):
+                continue
+            clips, targets = batch.clips.to(device), batch.targets.to(device)
+            mixed, soft = mixup_cutmix(clips, targets, recipe.data.mixup, recipe.data.cutmix, rng)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(mixed).float()
+            loss = _loss(logits, soft, videos.multi_label, recipe.label_smoothing)
+            loss.backward()
+            seen += len(clips)
+            loss_sum += loss.item()
+            correct += _num_correct(logits, soft)
+        if seen:
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= seen
+            if not np.isfinite(loss_sum):
+                raise TrainingError(
+                    f"the loss is {loss_sum} in epoch {progress.epoch}, step {progress.step}: try a lower optimizer.lr "
+                    f"than {recipe.optimizer.lr}, optimizer.clip_grad=1 or precision=float32"
+                )
+            if recipe.optimizer.clip_grad:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average:
+                average.update(model)
+
+        progress.step += 1
+        progress.seen += seen
+        progress.loss += loss_sum
+        progress.correct += correct
+        epoch_seen += seen
+        elapsed = time.monotonic() - epoch_start
+        report = Report(
+            progress.epoch, recipe.epochs, progress.step, order.steps,
+            progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
+            epoch_seen / elapsed, waited / elapsed,
+        )  # fmt: skip
+        log.step(order.steps * progress.epoch + progress.step, loss=loss_sum / max(seen, 1), lr=lr)
+        on_report(report)
+
+        if progress.step == order.steps:
+            figures: dict[str, Any] = {"loss": report.loss, "top1": report.top1, "lr": lr}
+            epoch_over = progress.epoch + 1
+            progress = Progress(epoch=epoch_over, best=progress.best, bad=progress.bad)
+            if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == recipe.epochs):
+                tested = average.model if average else model
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    result = evaluate(tested, validation, _preprocessing(model), workers=recipe.data.workers)
+                figures["validation_accuracy"] = result.accuracy
+                if progress.best is None or result.accuracy >= progress.best:
+                    progress.best = result.accuracy
+                    tested.save_pretrained(out / "best")
+                on_report(dataclasses.replace(report, validation=result))
+            log.epoch(epoch_over, order.steps * epoch_over, figures)
+            epoch_start, epoch_seen, waited = time.monotonic(), 0, 0.0
+        if time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes or progress.epoch == recipe.epochs:
+            save_state()
+            saved_at = time.monotonic()
+
+    log.close()
+    final = (average.model if average else model).eval()
+    final.save_pretrained(out / "last")
+    return final
+
+
+def make_model(recipe: Recipe, videos: VideoList) -> TimeSformer:
+    """The model of a recipe for the classes of a list of videos, new or from `recipe.init`."""
+    options = {**recipe.model, "num_classes": len(videos.classes)}
+    name = options.pop("name", "timesformer_base")
+    model = load_model(recipe.init, **options) if recipe.init else create_model(name, **options)
+    config = model.config
+    if not isinstance(config.image_size, int):
+        raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")
+    model.classes = videos.classes
+    model.multi_label = videos.multi_label
+    model.preprocessing = Preprocessing(
+        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size
+    ).to_dict()
+    model.activation_checkpointing = recipe.activation_checkpointing
+    return model
+
+
+@dataclass(frozen=True)
+class StepOrder:
+    """Which videos make up each step: every epoch a new order of all, its last batch smaller if need be."""
+
+    num_videos: int
+    batch_size: int
+    micro_batch_size: int | None
+    seed: int
+    epochs: int
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return math.ceil(self.num_videos / self.batch_size)
+
+    def num_micro_batches(self, step: int) -> int:
+        """Parts that a step's batch is taken in."""
+        size = min(self.batch_size, self.num_videos - step * self.batch_size)
+        return math.ceil(size / (self.micro_batch_size or size))
+
+    def micro_batches(self, epoch: int, step: int) -> Iterator[list[tuple[int, int]]]:
+        """The keys (epoch, video) of every micro-batch from a step of an epoch on."""
+        for later in range(epoch, self.epochs):
+            videos = np.random.default_rng([self.seed, later]).permutation(self.num_videos)
+            for first in range((step if later == epoch else 0) * self.batch_size, self.num_videos, self.batch_size):
+                batch = [(later, int(video)) for video in videos[first : first + self.batch_size]]
+                micro = self.micro_batch_size or len(batch)
+                yield from (batch[start : start + micro] for start in range(0, len(batch), micro))
+
+
+def _load_batches(
+    videos: VideoList, recipe: Recipe, model: TimeSformer, keys: Iterator[list[tuple[int, int]]]
+) -> Iterator[Batch]:
+    data = recipe.data
+    preprocessing = _preprocessing(model)
+    transform = TrainTransform(
+        preprocessing.image_size, data.short_side, data.flip, data.scale, data.rand_augment, data.erasing
+    )
+    dataset = ClipDataset(
+        videos, preprocessing, transform, seed=recipe.seed, short_side=data.short_side[1], cache=data.cache_folder()
+    )
+    return iter(DataLoader(dataset, batch_sampler=_Keys(keys), collate_fn=collate, num_workers=data.workers))
+
+
+class _Keys:
+    """What DataLoader wants of a batch sampler: something to iterate over, once."""
+
+    def __init__(self, keys: Iterator[list[tuple[int, int]]]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.keys
+
+
+def _preprocessing(model: TimeSformer) -> Preprocessing:
+    assert model.preprocessing is not None
+    return Preprocessing(**model.preprocessing)
+
+
+def _loss(logits: Tensor, targets: Tensor, multi_label: bool, smoothing: float) -> Tensor:
+    """Sum over the batch of cross entropy; of binary cross entropy, averaged over classes, for several labels."""
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).sum()
+    return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
+
+
+def _num_correct(logits: Tensor, targets: Tensor) -> int:
+    """Samples whose top class is (one of) their strongest label(s)."""
+    top = targets.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
+    return int((top == targets.amax(dim=1)).sum())
+
+
+def _computes_in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+    if recipe.precision != "auto":
+        return recipe.precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _note_bad_videos(batch: Batch, progress: Progress, out: Path, total: int, max_share: float) -> None:
+    new = {bad.path: bad.reason for bad in batch.bad if bad.path not in progress.bad}
+    if not new:
+        return
+    progress.bad.update(new)
+    file = out / "bad_videos.txt"
+    with replace_file(file) as part:
+        part.write_text("".join(f"{path}\t{why}\n" for path, why in sorted(progress.bad.items())), encoding="utf-8")
+    if len(progress.bad) > max_share * total:
+        raise TrainingError(
+            f"{len(progress.bad)} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
+        )
+
+
+def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, str]:
+    """What must be the same for a run to go on: the settings that its weights depend on, and the videos."""
+    settings = dataclasses.asdict(recipe)
+    del settings["checkpoint_minutes"], settings["max_bad_share"], settings["data"]["workers"]
+    names = [(item.path.name, item.labels) for item in videos.items]
+    identity = {"videos": hashlib.sha256(repr((names, videos.classes)).encode()).hexdigest()}
+    for name, value in settings.items():
+        nested = value if isinstance(value, dict) else {"": value}
+        identity |= {f"{name}.{key}".rstrip("."): repr(nested[key]) for key in nested}
+    return identity
+
+
+def _check_same_run(checkpoint: Path, then: dict[str, str], now: dict[str, str]) -> None:
+    changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    if changed:
+        name = changed[0]
+        raise TrainingError(
+            f"{checkpoint} is of a run with other {name} ({then.get(name)}, now {now.get(name)}): "
+            "resume with the same recipe and videos, or choose another folder"
+        )
+
+
+class _Log:
+    """`metrics.jsonl`, a line an epoch, and TensorBoard; what came after the place of resuming is dropped."""
+
+    def __init__(self, out: Path, epoch: int, step: int) -> None:
+        self.file = out / "metrics.jsonl"
+        kept = []
+        if self.file.exists():
+            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+        with replace_file(self.file) as file:
+            file.write_text("".join(kept), encoding="utf-8")
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
+
+    def step(self, step: int, **figures: float) -> None:
+        for name, value in figures.items():
+            self.board.add_scalar(f"step/{name}", value, step)
+
+    def epoch(self, epoch: int, step: int, figures: dict[str, float]) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, "step": step, **figures}) + "\n")
+        for name, value in figures.items():
+            self.board.add_scalar(f"epoch/{name}", value, step)
+
+    def close(self) -> None:
+        self.board.close()

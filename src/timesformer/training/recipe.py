@@ -1,0 +1,172 @@
+"""Recipes: all choices of a training run as one typed configuration, for Python, YAML and the command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+
+
+@dataclass
+class DataRecipe:
+    """Which frames are taken and how they are varied."""
+
+    sampling: Literal["clip", "segments"] = "clip"
+    """`clip`: frames at a stride, from a random place; `segments`: a random frame from each equal part of the video"""
+    stride: float = 32
+    """source frames from one frame of a clip to the next"""
+    short_side: tuple[int, int] = (256, 320)
+    """range of the short side in pixels, drawn for each clip, from which the crop is taken"""
+    scale: tuple[float, float] | None = None
+    """crop a random share of the frame's area from this range instead (frames are decoded at the larger short_side)"""
+    flip: float = 0.5
+    """chance of a mirrored clip; 0 where classes differ by left and right"""
+    rand_augment: int = 0
+    """strength 0 to 10 of random augmentation; 0 is off"""
+    erasing: float = 0.0
+    """chance that a box of the clip is erased"""
+    mixup: float = 0.0
+    """alpha of mixup; 0 is off"""
+    cutmix: float = 0.0
+    """alpha of CutMix; 0 is off"""
+    validation: float = 0.0
+    """share of the training videos held out, balanced over classes, where the data has no validation list"""
+    cache: str | None = None
+    """folder in which decoded frames are kept for the next epoch: for small data; 'auto' is the user's cache folder"""
+    workers: int = 2
+    """processes that decode and transform"""
+
+    def cache_folder(self) -> Path | None:
+        """The folder of `cache`; `auto` is `timesformer/frames` in the user's cache folder."""
+        if self.cache != "auto":
+            return Path(self.cache) if self.cache else None
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(home) / "timesformer" / "frames"
+
+
+@dataclass
+class OptimizerRecipe:
+    """The optimizer and the schedule of its learning rate."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """optimizer; sgd has Nesterov momentum"""
+    lr: float = 0.005
+    """learning rate at its highest, for the recipe's batch size"""
+    momentum: float = 0.9
+    """momentum of sgd; beta 1 of adamw"""
+    beta2: float = 0.999
+    """beta 2 of adamw"""
+    weight_decay: float = 1e-4
+    """weight decay"""
+    decay_all: bool = True
+    """decay biases, norms, positions and CLS too"""
+    layer_decay: float = 1.0
+    """factor of the learning rate from each block to the one below it"""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """divide by 10 at each milestone, or follow a cosine down to min_lr"""
+    milestones: tuple[int, ...] = (11, 14)
+    """epochs at which the learning rate is divided by 10 (schedule steps)"""
+    warmup_epochs: float = 0.0
+    """epochs of linear growth from warmup_lr"""
+    warmup_lr: float = 0.0
+    """learning rate at the start of the warm-up"""
+    min_lr: float = 0.0
+    """learning rate at the end of the cosine"""
+    clip_grad: float | None = None
+    """largest norm of the gradient"""
+
+
+@dataclass
+class Recipe:
+    """A training run. The defaults are the paper's (Appendix A)."""
+
+    model: dict[str, Any] = field(default_factory=lambda: {"name": "timesformer_base"})
+    """`name` and options of timesformer.create_model"""
+    init: str | None = None
+    """model to start from: whatever timesformer.load_model takes"""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    epochs: int = 15
+    """passes over the training videos"""
+    batch_size: int = 16
+    """videos a step of the optimizer"""
+    micro_batch_size: int | None = None
+    """videos that go through the model at a time; gradients are accumulated up to batch_size"""
+    label_smoothing: float = 0.0
+    """share of the target spread over all classes"""
+    ema: float = 0.0
+    """decay of the moving average of the weights, which is what is tested and saved; 0 is off"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast where the machine computes in it"""
+    activation_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, about a third more time"""
+    seed: int = 0
+    """seed of weights, order and augmentation"""
+    validate_every: int = 1
+    """epochs from one validation to the next"""
+    checkpoint_minutes: float = 5.0
+    """minutes from one checkpoint to the next; 0 writes one at every step"""
+    max_bad_share: float = 0.1
+    """share of the training videos that may fail to decode before the run stops"""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema={self.ema} must be in [0, 1)")
+
+
+class RecipeError(ValueError):
+    """A recipe that does not exist, or a value in it that is not allowed."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = files("timesformer.training") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: one of `recipe_names()`, or the path of a YAML file.
+        settings: changes, each `key=value` with dots between levels, such as `optimizer.lr=0.01`.
+
+    Raises:
+        RecipeError: an unknown recipe or key, or a value of the wrong type.
+    """
+    path = files("timesformer.training") / "recipes" / f"{name}.yaml" if name in recipe_names() else Path(name)
+    if not path.is_file():
+        raise RecipeError(f"recipe {name!r} is neither a file nor one of {', '.join(recipe_names())}")
+    changes = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise RecipeError(f"setting {setting!r} is not of the form key=value")
+        changes.append(f"--{key}={value}")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    try:
+        config = parser.parse_string(path.read_text(encoding="utf-8"))
+        config = parser.parse_args(changes, namespace=config)
+        return Recipe(**vars(parser.instantiate(config)))
+    except (argparse.ArgumentError, ValueError, TypeError) as error:
+        raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
+    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(recipe))), sort_keys=False)

@@ -1,0 +1,109 @@
+"""Training clips of a list of videos, as a function of (epoch, index) alone, so that a run resumes exactly."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from timesformer.files import replace_file
+from timesformer.video.datasets import VideoList
+from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.transforms import TrainTransform
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be decoded, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips (B, 3, F, S, S), targets (B, classes) as 0 or 1, and the videos that had to be left out."""
+
+    clips: Tensor
+    targets: Tensor
+    bad: tuple[BadVideo, ...]
+
+
+class FrameCache:
+    """Frames of whole videos, decoded once at a short side and kept as files that are mapped into memory.
+
+    Worth its disk space (3 bytes a pixel) where the same short videos are read again and again.
+    """
+
+    def __init__(self, folder: Path, short_side: int) -> None:
+        self.folder, self.short_side = folder, short_side
+
+    def frames(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """All frames of a video: uint8 (n, H, W, 3), read from the disk as they are used."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise VideoError(f"{path}: {error.strerror}") from error
+        key = f"{path.resolve()} {stat.st_mtime_ns} {stat.st_size} {self.short_side}"
+        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        if not file.exists():
+            with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
+                frames = torch.stack(list(video)).numpy()
+            with replace_file(file) as new, new.open("wb") as out:
+                np.save(out, frames)
+        mapped: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.load(file, mmap_mode="r")
+        return mapped
+
+
+class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
+    """Random, augmented clips of labelled videos; its items are addressed as (epoch, index)."""
+
+    def __init__(
+        self,
+        videos: VideoList,
+        preprocessing: Preprocessing,
+        transform: TrainTransform,
+        *,
+        seed: int,
+        short_side: int,
+        cache: Path | None = None,
+    ) -> None:
+        self.videos, self.preprocessing, self.transform, self.seed = videos, preprocessing, transform, seed
+        self.short_side = short_side
+        self.cache = FrameCache(cache, short_side) if cache else None
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | BadVideo:
+        epoch, index = key
+        item = self.videos.items[index]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        try:
+            clip = self._random_clip(item.path, rng)
+        except VideoError as error:
+            return BadVideo(str(item.path), str(error))
+        target = torch.zeros(len(self.videos.classes))
+        target[list(item.labels)] = 1
+        return self.transform(clip, rng), target
+
+    def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
+        if self.cache:
+            frames = self.cache.frames(path)
+            return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng)])
+        with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
+            return video.frames(self.preprocessing.training_indices(len(video), rng))
+
+
+def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:
+    """A batch of the samples that could be decoded; empty tensors where none could."""
+    good = [sample for sample in samples if not isinstance(sample, BadVideo)]
+    bad = tuple(sample for sample in samples if isinstance(sample, BadVideo))
+    if not good:
+        return Batch(torch.empty(0), torch.empty(0), bad)
+    clips, targets = zip(*good, strict=True)
+    return Batch(torch.stack(clips), torch.stack(targets), bad)

@@ -1,0 +1,57 @@
+"""How a video becomes a model's input: which frames, of which size."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer.video import sampling
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The sampling and the frame size that a model was trained with; saved beside its weights.
+
+    Attributes:
+        num_frames: frames F of a clip.
+        stride: source frames from one frame of a clip to the next (the paper's 1/τ rate has stride τ).
+        sampling: `clip`, F frames at the stride; or `segments`, one frame from each of F equal parts of the whole
+            video, as is usual for Something-Something-V2. `segments` does not use the stride.
+        image_size: side of the square crop in pixels; in tests the short side of a frame is scaled to it.
+    """
+
+    num_frames: int = 8
+    stride: float = 32
+    sampling: Literal["clip", "segments"] = "clip"
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        if self.sampling not in ("clip", "segments"):
+            raise ValueError(f"sampling={self.sampling!r} is not one of clip, segments")
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def training_indices(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Frame indices (F,) of a random clip of a video of n frames."""
+        if self.sampling == "segments":
+            return sampling.random_segments(n, self.num_frames, rng)
+        return sampling.random_clip(n, self.num_frames, self.stride, rng)
+
+    def view_indices(self, n: int, clips: int | Literal["cover"]) -> NDArray[np.int64]:
+        """Frame indices (K, F) of the clips by which a video of n frames is judged.
+
+        `segments` has one clip, the middle frames of the parts, whatever the number of clips asked for.
+        """
+        if self.sampling == "segments":
+            return sampling.centre_segments(n, self.num_frames)[None]
+        if clips == "cover":
+            return sampling.covering_clips(n, self.num_frames, self.stride)
+        return sampling.uniform_clips(n, self.num_frames, self.stride, clips)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from einops import rearrange
+
+import timesformer
+from timesformer.model.attention import SCHEMES
+from timesformer.model.timesformer import DropPath
+
+SMALL: dict[str, Any] = {
+    "num_classes": 5, "num_frames": 4, "image_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3,
+}  # fmt: skip
+
+
+def make(**options: Any) -> timesformer.TimeSformer:
+    torch.manual_seed(0)
+    model = timesformer.create_model("timesformer_tiny", **{**SMALL, **options}).eval()
+    for parameter in model.parameters():  # new layers that start at zero would hide mistakes
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def naive_attention(model: Any, prefix: str, block: Any, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attention of one block over all tokens (n, d), `mask` (n, n) saying which attend to which."""
+    attn = getattr(block, f"{prefix}attn")
+    h = getattr(block, f"{prefix}norm1")(x)
+    q, k, v = rearrange(attn.qkv(h), "n (qkv head d) -> qkv head n d", qkv=3, head=attn.num_heads)
+    scores = (q @ k.transpose(1, 2) / math.sqrt(q.shape[-1])).masked_fill(~mask, -math.inf)
+    out = attn.proj(rearrange(scores.softmax(-1) @ v, "head n d -> n (head d)"))
+    return getattr(block, f"{prefix}fc")(out) if prefix else out
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(4, 32, 32), (3, 24, 40), (1, 16, 8)])
+def test_divided_attention_is_the_dense_definition(frames: int, height: int, width: int) -> None:
+    """Every token written out: the same patch in all frames, then all patches of the frame with a CLS of its own."""
+    model = make()
+    clip = torch.randn(1, 3, frames, height, width)
+    tokens, grid = model.embed(clip)
+    assert grid == {"t": frames, "h": height // 8, "w": width // 8}
+    patches = grid["h"] * grid["w"]
+    frame = torch.arange(frames).repeat_interleave(patches)
+    place = torch.arange(patches).repeat(frames)
+    x = tokens[0]
+    for block in model.blocks:
+        cls, p = x[:1], x[1:]
+        p = p + naive_attention(model, "temporal_", block, p, place[:, None] == place[None, :])
+        # A copy of CLS joins each frame; the copies stand first.
+        owner = torch.cat([torch.arange(frames), frame])
+        update = naive_attention(model, "", block, torch.cat([cls.repeat(frames, 1), p]), owner[:, None] == owner)
+        x = torch.cat([cls + update[:frames].mean(0, keepdim=True), p + update[frames:]])
+        x = x + block.mlp(block.norm2(x))
+    torch.testing.assert_close(model.tokens(clip)[0], x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", SCHEMES)
+def test_clips_of_other_sizes_and_lengths(attention: str) -> None:
+    model = make(attention=attention)
+    for frames, height, width in ((4, 32, 32), (1, 32, 32), (7, 32, 32), (2, 64, 16), (3, 40, 56)):
+        assert model(torch.randn(2, 3, frames, height, width)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("attention", SCHEMES)
+def test_samples_of_a_batch_do_not_touch(attention: str) -> None:
+    model = make(attention=attention)
+    clips = torch.randn(3, 3, 4, 32, 32)
+    torch.testing.assert_close(model(clips)[1:2], model(clips[1:2]), atol=1e-5, rtol=1e-5)
+
+
+def test_only_space_only_is_blind_to_the_order_of_frames() -> None:
+    clip = torch.randn(1, 3, 4, 32, 32)
+    for attention in SCHEMES:
+        model = make(attention=attention)
+        moved = (model(clip) - model(clip.flip(2))).abs().max()
+        assert (moved < 1e-5) == (attention == "space_only"), attention
+
+
+def test_non_square_models() -> None:
+    model = make(image_size=(16, 40))
+    assert model.pos_embed.shape == (1, 1 + 2 * 5, 48)
+    assert model(torch.randn(1, 3, 4, 16, 40)).shape == (1, 5)
+    with torch.no_grad():
+        model.pos_embed.normal_()
+    # The same number of patches in another shape is another grid: positions must be resized, not reinterpreted.
+    assert not torch.equal(model._space_positions(5, 2), model.pos_embed[:, 1:])
+
+
+def test_initial_weights() -> None:
+    torch.manual_seed(0)
+    model = timesformer.create_model("timesformer_tiny", num_classes=400)
+    parameters = dict(model.named_parameters())
+    assert model.time_embed is not None
+    assert model.time_embed.abs().max() == 0
+    for name, value in parameters.items():
+        if name.endswith("_fc.weight") or (name.endswith("bias") and "patch_embed" not in name):
+            assert value.abs().max() == 0, name
+        elif "norm" in name:
+            assert value.min() == value.max() == 1, name
+        elif name != "time_embed" and "patch_embed" not in name:
+            assert value.std().item() == pytest.approx(0.02, rel=0.15), name
+    assert [round(block.drop_path.p, 4) for block in model.blocks] == [round(0.1 * i / 11, 4) for i in range(12)]
+
+
+def test_new_divided_model_ignores_time_attention() -> None:
+    """The new step's last layer is zero, so that a model from image weights starts as the image model."""
+    model = timesformer.create_model("timesformer_tiny", **SMALL).eval()
+    clip = torch.randn(1, 3, 4, 32, 32)
+    before = model(clip)
+    for block in model.blocks:
+        torch.nn.init.normal_(block.temporal_attn.proj.weight)
+    torch.testing.assert_close(model(clip), before)
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples() -> None:
+    torch.manual_seed(0)
+    drop = DropPath(0.25)
+    x = torch.ones(4000, 3, 2)
+    out = drop(x)
+    kept = out[:, 0, 0] > 0
+    assert torch.equal(out, x * kept[:, None, None] / 0.75)
+    assert kept.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert drop.eval()(x) is x
+
+
+def test_activation_checkpointing_changes_nothing() -> None:
+    clip = torch.randn(2, 3, 4, 32, 32)
+    gradients = []
+    for checkpointing in (False, True):
+        model = make(drop_path=0.5).train()
+        model.activation_checkpointing = checkpointing
+        torch.manual_seed(1)
+        model(clip).sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_no_head() -> None:
+    model = make(num_classes=0)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    assert torch.equal(model(clip), model.features(clip))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "divided"}, "attention='divided' is not one of space_only, joint_space_time"),
+        ({"patch_size": 7}, "height and width must be multiples of patch_size=7"),
+        ({"image_size": (32, 36)}, "frames of 32x36 px"),
+        ({"num_heads": 5}, "embed_dim=48 must be a multiple of num_heads=5"),
+        ({"num_frames": 0}, "num_frames=0 must be at least 1"),
+        ({"drop_path": 1.0}, r"drop_path=1.0 must be in \[0, 1\)"),
+        ({"num_classes": -1}, "num_classes=-1 must be 0"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        timesformer.create_model("timesformer_tiny", **{**SMALL, **options})
+
+
+def test_wrong_names() -> None:
+    with pytest.raises(ValueError, match="model 'vit' is not one of timesformer_tiny"):
+        timesformer.create_model("vit")
+    with pytest.raises(TypeError, match="model option 'classes' is not one of num_classes"):
+        timesformer.create_model("timesformer_tiny", classes=3)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 32, 32), (1, 1, 4, 32, 32), (1, 3, 4, 30, 32)])
+def test_wrong_clips(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, 3, F, H, W\)|must be multiples of patch_size=8"):
+        make()(torch.randn(shape))

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from timesformer.video import sampling
+
+lengths = st.integers(1, 2000)
+frames = st.integers(1, 100)
+strides = st.one_of(st.integers(1, 64), st.floats(0.05, 64))
+seeds = st.integers(0, 2**32)
+
+
+def assert_valid(indices: sampling.Indices, n: int, num_frames: int) -> None:
+    assert indices.dtype == np.int64
+    assert indices.shape[-1] == num_frames
+    assert indices.min() >= 0
+    assert indices.max() <= n - 1
+    assert (np.diff(indices, axis=-1) >= 0).all()
+
+
+@given(lengths, frames, strides, st.integers(1, 12), seeds)
+def test_indices_are_in_range_and_in_order(n: int, f: int, stride: float, k: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for clip in (
+        sampling.random_clip(n, f, stride, rng),
+        sampling.centre_clip(n, f, stride),
+        sampling.random_segments(n, f, rng),
+        sampling.centre_segments(n, f),
+    ):
+        assert clip.shape == (f,)
+        assert_valid(clip, n, f)
+    uniform = sampling.uniform_clips(n, f, stride, k)
+    assert uniform.shape == (k, f)
+    assert_valid(uniform, n, f)
+    assert_valid(sampling.covering_clips(n, f, stride), n, f)
+
+
+@given(frames, st.integers(1, 64), st.integers(0, 500), seeds)
+def test_stride_is_kept_when_the_video_is_long_enough(f: int, stride: int, spare: int, seed: int) -> None:
+    n = f * stride + spare
+    for clip in (
+        sampling.random_clip(n, f, stride, np.random.default_rng(seed)),
+        sampling.centre_clip(n, f, stride),
+        *sampling.uniform_clips(n, f, stride, 3),
+        sampling.covering_clips(n, f, stride)[0],
+    ):
+        assert (np.diff(clip) == stride).all()
+        assert clip[0] + f * stride <= n
+
+
+@given(lengths, frames, strides)
+@example(n=122, f=14, stride=64)  # where i * (n / F) in floating point falls short of a whole number
+def test_short_video_is_covered_whole(n: int, f: int, stride: float) -> None:
+    if f * stride < n:
+        stride = math.ceil(n / f)
+    expected = [i * n // f for i in range(f)]
+    assert sampling.centre_clip(n, f, stride).tolist() == expected
+    assert sampling.random_clip(n, f, stride, np.random.default_rng(0)).tolist() == expected
+    assert sampling.covering_clips(n, f, stride)[0].tolist() == expected
+    if n >= f:
+        assert len(set(expected)) == f
+
+
+@given(frames, st.integers(1, 64), st.integers(0, 500))
+def test_centre_clip_is_centred(f: int, stride: int, spare: int) -> None:
+    n = f * stride + spare
+    before = int(sampling.centre_clip(n, f, stride)[0])
+    after = n - (before + f * stride)
+    assert after - before in (0, 1)
+
+
+def test_random_starts_are_uniform_and_reach_both_ends() -> None:
+    rng = np.random.default_rng(0)
+    starts = Counter(int(sampling.random_clip(41, 8, 4, rng)[0]) for _ in range(10_000))
+    assert sorted(starts) == list(range(10))
+    assert all(abs(count - 1000) < 150 for count in starts.values())  # five standard deviations
+
+
+def test_random_indices_depend_on_the_generator_alone() -> None:
+    def draw(seed: int) -> list[int]:
+        rng = np.random.default_rng(seed)
+        return [*sampling.random_clip(1000, 8, 4, rng), *sampling.random_segments(1000, 8, rng)]
+
+    assert draw(3) == draw(3) != draw(4)
+
+
+def test_uniform_clips_spread_from_the_first_start_to_the_last() -> None:
+    assert sampling.uniform_clips(300, 8, 32, 5)[:, 0].tolist() == [0, 11, 22, 33, 44]
+    assert (sampling.uniform_clips(300, 8, 32, 1) == sampling.centre_clip(300, 8, 32)).all()
+    assert (sampling.uniform_clips(301, 8, 32, 3)[1] == sampling.centre_clip(301, 8, 32)).all()
+
+
+@given(lengths, frames, strides)
+def test_covering_clips_tile_the_video(n: int, f: int, stride: float) -> None:
+    clips = sampling.covering_clips(n, f, stride)
+    span = max(1, f * stride)
+    starts = clips[:, 0].tolist()
+    assert starts == [math.floor(k * span) for k in range(len(clips))], "the spans lie side by side from frame 0"
+    assert len(set(starts)) == len(starts)
+    for clip, end in zip(clips, starts[1:], strict=False):
+        assert clip[-1] < end or stride < 1
+    assert n - starts[-1] < span + stride + 1, "only a rest shorter than a stride joins the last clip"
+
+
+def test_covering_clips_in_numbers() -> None:
+    assert sampling.covering_clips(16, 4, 2).tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert sampling.covering_clips(17, 4, 2).tolist() == [[0, 2, 4, 6], [8, 10, 12, 14]]
+    assert sampling.covering_clips(14, 4, 2).tolist() == [[0, 2, 4, 6], [8, 9, 11, 12]]
+    assert sampling.covering_clips(2, 4, 2).tolist() == [[0, 0, 1, 1]]
+    assert sampling.covering_clips(3, 1, 0.25).tolist() == [[0], [1], [2]]
+    assert len(sampling.covering_clips(256, 8, 32 * 29.97 / 30)) == 1  # NTSC: no clip of one frame at the end
+    assert len(sampling.covering_clips(48 * 256, 8, 32)) == 48  # Table 8
+
+
+@given(lengths, frames, seeds)
+def test_segments_follow_the_released_rule(n: int, f: int, seed: int) -> None:
+    segment = (n - 1) / f
+    random = sampling.random_segments(n, f, np.random.default_rng(seed))
+    centre = sampling.centre_segments(n, f)
+    for i in range(f):
+        first, last = round(segment * i), round(segment * (i + 1))
+        assert first <= random[i] <= last
+        assert centre[i] == (first + last) // 2
+
+
+def test_random_segments_reach_both_edges() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.stack([sampling.random_segments(41, 8, rng) for _ in range(500)])
+    assert drawn.min(0).tolist() == [0, 5, 10, 15, 20, 25, 30, 35]
+    assert drawn.max(0).tolist() == [5, 10, 15, 20, 25, 30, 35, 40]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sampling.centre_clip(0, 8, 4), "n must be at least 1, got 0"),
+        (lambda: sampling.covering_clips(9, 0, 4), "num_frames must be at least 1, got 0"),
+        (lambda: sampling.uniform_clips(9, 8, 4, -1), "num_clips must be at least 1, got -1"),
+        (lambda: sampling.uniform_clips(9, 8, 0, 2), "stride must be a finite number above 0, got 0"),
+        (lambda: sampling.centre_clip(9, 8, math.nan), "stride must be a finite number above 0, got nan"),
+        (lambda: sampling.centre_segments(0, 8), "n must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_are_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call()
