@@ -82,7 +82,9 @@ def test_weights_that_do_not_fit_name_both_shapes(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "config.json").read_text())
     about["model"]["embed_dim"] = 96
     (tmp_path / "config.json").write_text(json.dumps(about))
-    with pytest.raises(WeightsError, match=r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model"):
+    with pytest.raises(
+        WeightsError, match=r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model"
+    ):
         timesformer.load_model(tmp_path)
 
 

@@ -235,10 +235,9 @@ class Block(nn.Module):
         return x
 
     def _attend(self, prefix: str, x: Tensor) -> Tensor:
-        out: Tensor
-        out = getattr(self, f"{prefix}attn")(getattr(self, f"{prefix}norm1")(x))
+        out: Tensor = self.get_submodule(f"{prefix}attn")(self.get_submodule(f"{prefix}norm1")(x))
         if prefix:
-            out = getattr(self, f"{prefix}fc")(out)
+            out = self.get_submodule(f"{prefix}fc")(out)
         return out
 
 

@@ -157,7 +157,7 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
         if not equals:
             raise RecipeError(f"setting {setting!r} is not of the form key=value")
         changes.append(f"--{key}={value}")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe)
     try:
         config = parser.parse_string(path.read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 Two tasks of eight classes each, which part what a model can see from what it must follow through time:
 
 `appearance`
-    Four shapes in two colours. Every single frame shows the class; the motion is random and says nothing.
+    Two shapes in four colours. Every single frame shows the class; the motion is random and says nothing.
 
 `motion`
     Three acts, each of which is played either as it was filmed or backwards, which is the class (2 x 2 x 2):
@@ -46,14 +46,13 @@ Floats = NDArray[np.floating]
 
 RED, BLUE = (235.0, 40.0, 40.0), (50.0, 80.0, 245.0)
 
-_SHAPES = ("disc", "square", "triangle", "cross")
+_COLOURS = {"red": RED, "blue": BLUE, "green": (40.0, 200.0, 60.0), "yellow": (240.0, 210.0, 50.0)}
+_SHAPES = ("disc", "cross")
 _CLASSES: dict[str, tuple[str, ...]] = {
-    "appearance": tuple(f"{colour}_{shape}" for colour, shape in itertools.product(("red", "blue"), _SHAPES)),
+    "appearance": tuple(f"{colour}_{shape}" for colour, shape in itertools.product(_COLOURS, _SHAPES)),
     "motion": tuple(
         "_".join(names)
-        for names in itertools.product(
-            ("right", "left"), ("clockwise", "counterclockwise"), ("redfirst", "bluefirst")
-        )
+        for names in itertools.product(("right", "left"), ("clockwise", "counterclockwise"), ("redfirst", "bluefirst"))
     ),
 }
 
@@ -70,9 +69,7 @@ def render(task: Task, label: int, rng: np.random.Generator, size: int = 64, num
     if not 0 <= label < len(class_names(task)):
         raise ValueError(f"label: {label} is outside 0..{len(class_names(task)) - 1}")
     if size < 16 or size % 2 or num_frames < 8:
-        raise ValueError(
-            f"size, num_frames: {size}, {num_frames}; allowed: an even size >= 16 and at least 8 frames"
-        )
+        raise ValueError(f"size, num_frames: {size}, {num_frames}; allowed: an even size >= 16 and at least 8 frames")
     draw = _appearance if task == "appearance" else _motion
     return draw(label, rng, size, num_frames)
 
@@ -102,9 +99,7 @@ def write_dataset(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder}: exists already; give a new or empty folder")
     if min(counts.values()) < 0 or fps < 1:
-        raise ValueError(
-            f"train, val, test, fps: {train}, {val}, {test}, {fps}; allowed: 0 or more, fps 1 or more"
-        )
+        raise ValueError(f"train, val, test, fps: {train}, {val}, {test}, {fps}; allowed: 0 or more, fps 1 or more")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     part.chmod(0o755)  # mkdtemp makes private folders
@@ -146,22 +141,19 @@ def write_video(path: Path, frames: Frames, fps: int) -> None:
 
 
 def _appearance(label: int, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
-    colour, shape = (RED, BLUE)[label // len(_SHAPES)], _SHAPES[label % len(_SHAPES)]
+    colour, shape = class_names("appearance")[label].split("_")
     background = _background(rng, size)
-    radius = size * rng.uniform(0.2, 0.28)
-    first, last = rng.uniform(1.1 * radius, size - 1.1 * radius, (2, 2))  # the shape is never cut off
+    radius = size * rng.uniform(0.26, 0.32)
+    margin = 1.1 * radius + 1  # the shape is never cut off
+    first, last = rng.uniform(margin, size - margin, (2, 2))
     x, y = np.linspace(first, last, num_frames).T
     dx, dy = _offsets(size, x, y)
     if shape == "disc":
         distance = np.hypot(dx, dy) - radius
-    elif shape == "square":
-        distance = np.maximum(abs(dx), abs(dy)) - 0.9 * radius
-    elif shape == "triangle":
-        distance = np.maximum(dy, 0.87 * abs(dx) - 0.5 * dy) - 0.65 * radius
     else:
         long, short = np.maximum(abs(dx), abs(dy)), np.minimum(abs(dx), abs(dy))
-        distance = np.maximum(long - 1.1 * radius, short - 0.35 * radius)
-    return _expose(rng, background, _soft(distance), colour)
+        distance = np.maximum(long - 1.1 * radius, short - 0.3 * radius)
+    return _expose(rng, background, _soft(distance), _COLOURS[colour])
 
 
 def _motion(label: int, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
@@ -184,9 +176,9 @@ def _motion(label: int, rng: np.random.Generator, size: int, num_frames: int) ->
 
 
 def _drift(rng: np.random.Generator, background: Floats, num_frames: int) -> Frames:
-    """A wedge, bright at its right end, goes right: by 10 to 13 % of the width in a third of the act."""
+    """A wedge, bright at its right end, goes right: by 15 to 20 % of the width in a third of the act."""
     size = len(background)
-    x = _travel(rng, num_frames) * size
+    x = _travel(rng, num_frames, 0.45, 0.6) * size
     dx, dy = _offsets(size, x, np.full(num_frames, rng.uniform(0.4, 0.6) * size))
     tail = -dx / size % 1  # 0 at the head, 1 just before it, as the tail goes all the way round
     return _expose(rng, background, _soft(abs(dy) - 0.4 * size) * (1 - tail), _colour(rng))
@@ -195,7 +187,7 @@ def _drift(rng: np.random.Generator, background: Floats, num_frames: int) -> Fra
 def _turn(rng: np.random.Generator, background: Floats, num_frames: int) -> Frames:
     """A hand with a fading trail, as on a radar, turns clockwise: by 36 to 48 degrees a third of the act."""
     size = len(background)
-    angle = _travel(rng, num_frames)
+    angle = _travel(rng, num_frames, 0.3, 0.4)
     x, y = rng.uniform(0.47 * size, 0.53 * size, (2, 1))
     dx, dy = _offsets(size, x, y)
     turned = np.arctan2(dy, dx) / (2 * np.pi)  # in turns; clockwise, as y points down
@@ -211,9 +203,9 @@ def _lamp(rng: np.random.Generator, background: Floats, flash: int) -> Frames:
     return np.concatenate([_expose(rng, background, mask, colour) for colour in (RED, BLUE)])
 
 
-def _travel(rng: np.random.Generator, num_frames: int) -> NDArray[np.float64]:
-    """Phases (F,) in periods: the first one is uniform, then come even steps, 0.3 to 0.4 periods in all."""
-    return rng.uniform() + np.arange(num_frames) * rng.uniform(0.3, 0.4) / num_frames
+def _travel(rng: np.random.Generator, num_frames: int, least: float, most: float) -> NDArray[np.float64]:
+    """Phases (F,) in periods: a uniform first one, then even steps; `least` to `most` periods in F frames."""
+    return rng.uniform() + np.arange(num_frames) * rng.uniform(least, most) / num_frames
 
 
 def _offsets(size: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[Floats, Floats]:

@@ -1,0 +1,407 @@
+"""Every video of a dataset decoded to its last frame, to find the faulty ones before training does."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Literal, get_args
+
+import av
+from av.stream import Disposition
+
+from timesformer.files import replace_file
+from timesformer.video.datasets import (
+    DataError,
+    Entry,
+    Vocabulary,
+    find_entries,
+    find_lists,
+    find_videos,
+)
+from timesformer.video.decode import VideoError, VideoReader
+
+Kind = Literal[
+    "unreadable",  # no frame, or not every frame of the file's own index, can be decoded
+    "audio_only",  # sound, or a cover picture, without video
+    "truncated",  # notably fewer frames or seconds can be decoded than the file promises
+    "short",  # fewer frames than asked for
+    "missing",  # a list names it, but it is not there
+    "unlabelled",  # no list or class folder labels it
+    "bad_label",  # its label is no class
+    "duplicate",  # the same content as another video of the data
+]
+_UNUSABLE = ("unreadable", "audio_only", "truncated", "short", "missing")
+_QUANTITIES = ("frames", "height", "width", "fps")
+_SHARE_KEPT = 0.9  # of the promised frames or seconds; headers are often off by a little
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a video, or with the line that names it; `reason` is one line."""
+
+    kind: Kind
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least and the greatest of a quantity over the videos that could be decoded."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.least:g}" if self.least == self.most else f"{self.least:g} to {self.most:g}"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_videos` found.
+
+    Attributes:
+        source: the list or folder.
+        videos, readable: how many were looked at, and how many of them decode.
+        problems: in the order of the files.
+        classes: videos per class, by split ("all" where the data has no splits).
+        ranges: of "frames", "height", "width" (px) and "fps"; empty if no video decodes.
+        stray_files: visible files of the folder that are neither videos nor lists.
+    """
+
+    source: Path
+    videos: int
+    readable: int
+    problems: tuple[Problem, ...]
+    classes: dict[str, dict[str, int]]
+    ranges: dict[str, Range]
+    stray_files: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are videos and no problems. Stray files are none."""
+        return self.videos > 0 and not self.problems
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain values; the keys are always the same, and `problems` has one for each kind."""
+        return {
+            "source": str(self.source),
+            "ok": self.ok,
+            "videos": self.videos,
+            "readable": self.readable,
+            "problems": {
+                kind: [{"path": str(p.path), "reason": p.reason} for p in self.problems if p.kind == kind]
+                for kind in get_args(Kind)
+            },
+            "classes": self.classes,
+            "ranges": {
+                name: [self.ranges[name].least, self.ranges[name].most] if self.ranges else None for name in _QUANTITIES
+            },
+            "stray_files": self.stray_files,
+        }
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        lines = [f"{self.source}: {self.videos} videos, {self.readable} of them decode to the last frame"]
+        for split, counts in self.classes.items():
+            sizes = Range(min(counts.values()), max(counts.values()))
+            lines.append(f"{split}: {sum(counts.values())} labels, {len(counts)} classes of {sizes} videos")
+        lines += [f"{name}: {range_}" for name, range_ in self.ranges.items()]
+        if self.stray_files:
+            lines.append(f"files that are no videos: {self.stray_files}")
+        for kind in get_args(Kind):
+            found = [problem for problem in self.problems if problem.kind == kind]
+            if found:
+                lines.append(f"{kind.replace('_', ' ')}: {len(found)}")
+                lines += [f"  {problem.path}: {problem.reason}" for problem in found]
+        return [*lines, "no problems" if self.ok else f"problems: {len(self.problems)}"]
+
+    def write_unusable(self, path: str | Path) -> None:
+        """Writes the videos that training cannot use, a `path<tab>kind: reason` line each."""
+        unusable = (problem for problem in self.problems if problem.kind in _UNUSABLE)
+        with replace_file(Path(path)) as new:
+            text = "".join(f"{problem.path}\t{problem.kind}: {problem.reason}\n" for problem in unusable)
+            new.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def check_videos(
+    data: str | Path,
+    *,
+    workers: int | None = None,
+    min_frames: int = 8,
+    time_limit: float = 300,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Decodes every frame of every video of a dataset, or of any folder of videos, and reports what is wrong.
+
+    Args:
+        data: what `read_videos` takes; videos that are in the folder but in no list are decoded as well.
+        workers: processes that decode; as many as there are processors by default.
+        min_frames: videos with fewer frames are reported as short.
+        time_limit: seconds for one video, after which its decoder is stopped. A decoder that crashes or hangs
+            costs its own video only.
+        progress: called with (done, total) after each video.
+
+    Raises DataError where `data` is no list or folder, or a list cannot be read at all.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
+    source = Path(data)
+    parts = find_entries(source)
+    named = {entry.path: entry for part in parts.values() for entry in part}
+    known = {os.path.abspath(path) for path in named}
+    extra = [path for path in _walk(source) if os.path.abspath(path) not in known]
+    missing = {path for path in named if not os.path.exists(path)}
+    videos = [path for path in (*named, *extra) if path not in missing]
+    facts = _inspect_all(videos, workers or os.cpu_count() or 1, time_limit, progress)
+
+    classes, problems = _labels(parts, source)
+    problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
+    problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
+    first: dict[str, Path] = {}
+    for path in videos:
+        fact = facts[path]
+        if fact.problem:
+            problems.append(Problem(fact.problem, path, fact.reason))
+        if fact.digest and fact.frames < min_frames:
+            problems.append(Problem("short", path, f"has {fact.frames} of at least {min_frames} frames"))
+        if fact.digest and (same := first.setdefault(fact.digest, path)) != path:
+            problems.append(Problem("duplicate", path, f"has the same content as {same}"))
+    order = {path: at for at, path in enumerate((*named, *extra))}
+    readable = [fact for fact in facts.values() if fact.digest]
+    return CheckReport(
+        source=source,
+        videos=len(order),
+        readable=len(readable),
+        problems=tuple(sorted(problems, key=lambda problem: order[problem.path])),
+        classes=classes,
+        ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
+        stray_files=_count_stray(source, known.union(map(os.path.abspath, extra))),
+    )
+
+
+def _walk(source: Path) -> list[Path]:
+    return list(find_videos(source)) if source.is_dir() else []
+
+
+def _labels(parts: Mapping[str, list[Entry]], source: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
+    """Videos per class by split, and the lines whose labels cannot be used."""
+    problems = []
+    try:
+        vocabulary = Vocabulary.of(parts, source)
+    except DataError as error:  # in classes.txt, or in the labels as a whole
+        return {}, [Problem("bad_label", entry.path, str(error)) for part in parts.values() for entry in part[:1]][:1]
+    counts = {split or "all": Counter(dict.fromkeys(vocabulary.classes, 0)) for split in parts}
+    for split, part in parts.items():
+        for entry in part:
+            try:
+                labels = vocabulary.labels(entry)
+            except DataError as error:
+                problems.append(Problem("bad_label" if entry.text else "unlabelled", entry.path, str(error)))
+            else:
+                counts[split or "all"].update(vocabulary.classes[label] for label in labels)
+    return {split: dict(count) for split, count in counts.items() if count}, problems
+
+
+def _count_stray(source: Path, known: set[str]) -> int:
+    """Visible files below a folder that are not known (as absolute paths), nor part of a known one."""
+    if not source.is_dir():
+        return 0
+    lists = {source / "classes.txt", *find_lists(source).values()}
+    known = known.union(map(os.path.abspath, lists))
+    stray = 0
+    for parent, folders, files in os.walk(os.path.abspath(source)):
+        folders[:] = [name for name in folders if name[0] != "." and os.path.join(parent, name) not in known]
+        stray += sum(name[0] != "." and os.path.join(parent, name) not in known for name in files)
+    return stray
+
+
+def _range(facts: list[_Facts], name: str) -> Range:
+    values = [getattr(fact, name) for fact in facts]
+    return Range(min(values), max(values))
+
+
+# One video
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What decoding a video told; `digest` is that of its content, and "" if it does not decode."""
+
+    problem: Kind | None = None
+    reason: str = ""
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0
+    digest: str = ""
+
+
+def _inspect(path: Path) -> _Facts:
+    frames = 0
+    try:
+        with VideoReader(path, num_threads=1) as video:
+            for _ in video:
+                frames += 1
+    except VideoError as error:
+        if frames and (shortfall := _shortfall(path, frames, float(video.times[frames - 1]))):
+            return _Facts("truncated", shortfall)
+        reason = str(error).removeprefix(f"{path}: ")
+        return _Facts("audio_only" if _has_only_sound(path) else "unreadable", reason)
+    shortfall = _shortfall(path, frames, video.duration)
+    kind: Kind | None = "truncated" if shortfall else None
+    return _Facts(kind, shortfall, frames, video.height, video.width, video.fps, _digest(path))
+
+
+def _has_only_sound(path: Path) -> bool:
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            return bool(container.streams.audio) and not _video_streams(container)
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+
+
+def _shortfall(path: Path, frames: int, seconds: float) -> str:
+    """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
+    if path.is_dir():
+        return ""
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        stream = _video_streams(container)[0]
+        if stream.duration and stream.time_base:
+            promised_seconds = float(stream.duration * stream.time_base)
+        else:  # Matroska states the length of the whole alone
+            promised_seconds = (container.duration or 0) / av.time_base
+        if frames < _SHARE_KEPT * stream.frames - 1:
+            return f"only {frames} of {stream.frames} frames decode"
+    if seconds < _SHARE_KEPT * promised_seconds - 0.5:
+        return f"only {seconds:.1f} s of {promised_seconds:.1f} s decode"
+    return ""
+
+
+def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as content:
+                while block := content.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+# Many videos, in processes that may crash or hang
+
+
+def _inspect_all(
+    videos: list[Path], workers: int, time_limit: float, progress: Callable[[int, int], None] | None
+) -> dict[Path, _Facts]:
+    facts: dict[Path, _Facts] = {}
+    waiting = iter(videos)
+    busy: list[_Worker] = []
+    try:
+        for video in islice(waiting, workers):
+            busy.append(_Worker(time_limit))
+            busy[-1].start(video)
+        while busy:
+            for worker in _finished(busy):
+                facts[worker.path] = worker.result()
+                if progress is not None:
+                    progress(len(facts), len(videos))
+                if path := next(waiting, None):
+                    worker.start(path)
+                else:
+                    worker.stop()
+                    busy.remove(worker)
+    finally:
+        for worker in busy:
+            worker.stop()
+    return facts
+
+
+class _Worker:
+    """A process that inspects one video at a time, and is replaced when it dies or takes too long."""
+
+    path: Path
+    deadline: float
+    pipe: Connection
+
+    def __init__(self, time_limit: float) -> None:
+        self._time_limit = time_limit
+        self._process: multiprocessing.process.BaseProcess | None = None
+
+    def start(self, path: Path) -> None:
+        if self._process is None:
+            self.pipe, end = _CONTEXT.Pipe()
+            self._process = _CONTEXT.Process(target=_serve, args=(end,), daemon=True)
+            self._process.start()
+            end.close()  # so that the pipe ends when the process does
+        self.path, self.deadline = path, time.monotonic() + self._time_limit
+        self.pipe.send(path)
+
+    def result(self) -> _Facts:
+        """What was found, once the pipe is ready or the deadline has passed."""
+        if not self.pipe.poll():
+            self.stop()
+            return _Facts("unreadable", f"takes more than {self._time_limit:g} s to decode")
+        try:
+            facts: _Facts = self.pipe.recv()
+        except (EOFError, OSError):
+            code = self.stop(patience=5)  # dying may take it a moment
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            facts = _Facts("unreadable", f"crashes the decoder ({how})")
+        return facts
+
+    def stop(self, patience: float = 0) -> int:
+        """Ends the process, unless it ends by itself within `patience` seconds, and returns its exit code."""
+        if self._process is None:
+            return 0
+        self.pipe.close()
+        self._process.join(patience)
+        self._process.kill()
+        self._process.join()
+        code, self._process = self._process.exitcode or 0, None
+        return code
+
+
+# Forking is quick and needs no guard in the caller's script, but is safe on Linux alone.
+if sys.platform == "linux":
+    _CONTEXT = multiprocessing.get_context("fork")
+else:
+    _CONTEXT = multiprocessing.get_context("spawn")
+
+
+def _finished(busy: list[_Worker]) -> list[_Worker]:
+    """Waits until workers have answered, died or run out of time, and returns them."""
+    patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
+    ready = wait([worker.pipe for worker in busy], patience)
+    return [worker for worker in busy if worker.pipe in ready or worker.deadline <= time.monotonic()]
+
+
+def _serve(pipe: Connection) -> None:
+    """Answers each path with its `_Facts`, until the pipe or the parent process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where decoders write their complaints
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while pipe in wait([pipe, parent.sentinel]):
+        try:
+            path = pipe.recv()
+        except EOFError:
+            return
+        try:
+            facts = _inspect(path)
+        except Exception as error:  # whatever it is, it is this video's, and must not end the job
+            facts = _Facts("unreadable", " ".join(f"{type(error).__name__}: {error}".split()))
+        pipe.send(facts)

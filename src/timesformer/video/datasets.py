@@ -1,0 +1,335 @@
+"""Labelled videos: lists of `path label` lines, or folders of class folders."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from timesformer.video.decode import VIDEO_SUFFIXES, is_video_path
+
+SPLITS = ("train", "val", "test")
+LIST_SUFFIXES = (".csv", ".txt")
+
+
+class DataError(Exception):
+    """A list or folder of videos cannot be used; the message is one line that says where and why."""
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """A video, and the indices of its classes."""
+
+    path: Path
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """Labelled videos. `multi_label`: some video of the data, of whichever split, has several labels."""
+
+    items: tuple[VideoItem, ...]
+    classes: tuple[str, ...]
+    multi_label: bool
+    source: Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video as it was found; `text` is what its list says of labels, or the name of the class folder."""
+
+    path: Path
+    text: str
+    list_file: Path | None = None
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        return f"{self.list_file}:{self.line}" if self.list_file else str(self.path)
+
+
+def read_videos(data: str | Path, split: str | None = None, classes: Sequence[str] | None = None) -> VideoList:
+    """Reads the videos of a split with their labels. No video is opened, nor looked for.
+
+    Args:
+        data: one of
+            - a list: a text file (UTF-8) with a line `path label [label ...]` for each video. Separators are
+              spaces, tabs, commas or semicolons; paths are relative to the list. Paths may hold spaces; one
+              that ends neither in a video suffix nor at an existing folder is best quoted, as in CSV files.
+            - a folder with lists named train, val, test (.csv or .txt), which then count alone;
+            - a folder with folders train, val, test, each a folder of class folders;
+            - a folder of class folders: CLASS/video, or deeper. Hidden and other files are passed over; a
+              folder of images (and no video) is one video.
+        split: "train", "val" or "test"; None is everything. "test" is "val" where there is no test split; any
+            other split that is lacking is an error (see `splits`, `hold_out`). A single list and a folder of
+            class folders have no splits: all of it is read.
+        classes: names that the labels must be mapped to, such as a trained model's.
+
+    Labels are all integers or all names. Integers index `classes.txt` beside the list (a name a line; or
+    `index name` lines, which may count from 0 or 1); without it, `classes`; without these they are their own
+    names, "0" to the largest one. Names are those of classes.txt, or else the sorted ones that occur, in all
+    splits together, so that the splits agree. A name with spaces must be quoted, separated by commas, or in
+    classes.txt. Several labels anywhere make the task a multi-label one.
+
+    Raises:
+        DataError: nothing is there, a line has no label, or one that is not allowed.
+        ValueError: the split is unknown.
+    """
+    source = Path(data)
+    parts = find_entries(source)
+    vocabulary = Vocabulary.of(parts, source, classes)
+    items = tuple(VideoItem(entry.path, vocabulary.labels(entry)) for entry in _choose(parts, split, source))
+    return VideoList(items, vocabulary.classes, vocabulary.multi_label, source)
+
+
+def splits(data: str | Path) -> tuple[str, ...]:
+    """Which of "train", "val", "test" `data` has; none for a single list or a folder of class folders."""
+    source = Path(data)
+    return () if source.is_file() else tuple(find_lists(source) or _split_folders(source))
+
+
+def hold_out(videos: VideoList, fraction: float, seed: int) -> tuple[VideoList, VideoList]:
+    """Parts videos at random into (rest, held), both in their old order.
+
+    Of each class, `fraction` of its videos is held, rounded, but one at least (if the fraction is not 0), and
+    one at least stays. With several labels a video, a class may get fewer. Raises ValueError unless
+    0 <= fraction < 1.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction: {fraction} is outside 0 <= fraction < 1")
+    left = Counter(label for item in videos.items for label in item.labels)
+    room = {label: max(1, round(count * fraction)) if fraction else 0 for label, count in left.items()}
+    held = set()
+    for at in np.random.default_rng(seed).permutation(len(videos.items)).tolist():
+        labels = videos.items[at].labels
+        if all(left[label] > 1 and room[label] > 0 for label in labels):
+            held.add(at)
+            for label in labels:
+                left[label] -= 1
+                room[label] -= 1
+    rest = tuple(item for at, item in enumerate(videos.items) if at not in held)
+    return replace(videos, items=rest), replace(videos, items=tuple(videos.items[at] for at in sorted(held)))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What labels mean: `names` maps whatever one may be called in the data to a name in `classes`."""
+
+    classes: tuple[str, ...]
+    names: Mapping[str, str]
+    multi_label: bool
+
+    @classmethod
+    def of(cls, parts: Mapping[str, list[Entry]], source: Path, classes: Sequence[str] | None = None) -> Vocabulary:
+        """The vocabulary of all splits together; the arguments are as in `read_videos`, which explains it."""
+        labelled = [entry for part in parts.values() for entry in part if entry.text]
+        names = _names(labelled, source, classes)
+        multi_label = any(len(set(_tokens(entry, names))) > 1 for entry in labelled)
+        return cls(tuple(dict.fromkeys(names.values()) if classes is None else classes), names, multi_label)
+
+    def labels(self, entry: Entry) -> tuple[int, ...]:
+        """The classes of a video, each once; raises DataError if it has none or one that is unknown."""
+        return tuple(dict.fromkeys(self._label(token, entry) for token in _tokens(entry, self.names)))
+
+    def _label(self, token: str, entry: Entry) -> int:
+        name = self.names.get(token)
+        if name in self._index:
+            return self._index[name]
+        allowed = [token for token, name in self.names.items() if name in self._index]
+        shown = ", ".join(allowed[:6]) + (f", ... ({len(allowed)} in all)" if len(allowed) > 6 else "")
+        raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {shown}")
+
+    @cached_property
+    def _index(self) -> dict[str | None, int]:
+        return {name: index for index, name in enumerate(self.classes)}
+
+
+def find_entries(source: Path) -> dict[str, list[Entry]]:
+    """The videos that `source` names, by split ("" where it has none), labels unread and perhaps lacking."""
+    if source.is_file():
+        # A list called like a split belongs to the others beside it: they must agree on the classes.
+        beside = [source.with_name(f"{split}{source.suffix}") for split in SPLITS]
+        others = [path for path in beside if path != source and path.is_file()] if source in beside else []
+        return {"": read_list(source)} | {path.stem: read_list(path) for path in others}
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    if lists := find_lists(source):
+        return {split: read_list(path) for split, path in lists.items()}
+    folders = _split_folders(source) or {"": source}
+    return {split: _class_folders(folder) for split, folder in folders.items()}
+
+
+def find_lists(folder: Path) -> dict[str, Path]:
+    """The lists of a folder by split. Raises DataError where a split has two."""
+    lists = {}
+    for split in SPLITS:
+        found = [path for suffix in LIST_SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+        if len(found) > 1:
+            raise DataError(f"{folder}: holds both {found[0].name} and {found[1].name}; keep one")
+        if found:
+            lists[split] = found[0]
+    return lists
+
+
+def read_list(path: Path) -> list[Entry]:
+    """The lines of a list that are not blank, in their order; raises DataError if it is no text."""
+    entries = []
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
+        if line.strip(_GAPS) and not (number == 1 and _HEADER.fullmatch(line.strip())):
+            video, text = _split_line(line.strip(_GAPS), path.parent)
+            entries.append(Entry(path.parent / video, text, path, number))
+    return entries
+
+
+def find_videos(folder: Path) -> Iterator[Path]:
+    """Videos in a folder and all below it, sorted within each: files by suffix, and folders of images.
+
+    Images directly in `folder` are no video. Hidden files and folders are passed over, links are followed.
+    """
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = Path(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(here)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        visible = (here / name for name in sorted(files) if not name.startswith("."))
+        videos = [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
+        yield from videos
+        if not videos and here != folder and is_video_path(here):
+            yield here
+
+
+def _choose(parts: Mapping[str, list[Entry]], split: str | None, source: Path) -> list[Entry]:
+    if split not in (None, *SPLITS):
+        raise ValueError(f"split: {split!r} is unknown; allowed: {', '.join(SPLITS)} or None")
+    if "" in parts:
+        chosen = parts[""]
+    elif split is None:
+        chosen = [entry for part in parts.values() for entry in part]
+    elif split in parts or (split == "test" and "val" in parts):
+        chosen = parts[split if split in parts else "val"]
+    else:
+        raise DataError(f"{source}: has no {split} split; it has {', '.join(parts)}")
+    if not chosen:
+        raise DataError(
+            f"{source}: names no videos{f' for {split}' if split else ''}; allowed: a list of `path label` "
+            f"lines, a folder with such lists (train.csv, ...), or one of class folders (CLASS/video.mp4)"
+        )
+    return chosen
+
+
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """The split folders of a folder that holds no others; otherwise `train` may be a class, beside `bus`."""
+    names = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    return {split: folder / split for split in SPLITS if split in names} if names <= set(SPLITS) else {}
+
+
+def _class_folders(folder: Path) -> list[Entry]:
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [Entry(video, path.name) for path in folders for video in find_videos(path)]
+
+
+# `path label` lines. The path ends at its suffix; one without a suffix ends where a file or folder of that
+# name exists (the longest), or at a comma or the like, or before the last integers, or before the last word.
+
+_GAPS = " \t,;"
+_HEADER = re.compile(r'"?(path|video|file|filename)"?[\s,;]+"?(label|labels|class)"?', re.I)
+_QUOTED = re.compile(r'"((?:[^"]|"")+)"(?:[\s,;]+(.*))?')
+_SUFFIXED = re.compile(rf"(.*(?:{'|'.join(re.escape(s) for s in sorted(VIDEO_SUFFIXES))}))(?:[\s,;]+(.*))?", re.I)
+_SEPARATED = re.compile(r"([^\t,;]+)[\t,;][\s,;]*(.*)")
+_SPACED = re.compile(r"(.*?)(?: +(-?\d+(?: +-?\d+)*|[^ ]+))?")
+
+
+def _split_line(line: str, folder: Path) -> tuple[str, str]:
+    """The path and the labels' text of a stripped line; the latter is "" where there is none."""
+    if match := _QUOTED.fullmatch(line):
+        return match[1].replace('""', '"'), match[2] or ""
+    if match := _SUFFIXED.fullmatch(line):
+        return match[1], match[2] or ""
+    for gap in [re.compile("$").search(line), *reversed(list(re.finditer(r"[\s,;]+", line)))]:
+        if gap and gap.start() and os.path.exists(folder / line[: gap.start()]):
+            return line[: gap.start()], line[gap.end() :]
+    match = _SEPARATED.fullmatch(line) or _SPACED.fullmatch(line)
+    return (match[1], match[2] or "") if match else (line, "")
+
+
+def _tokens(entry: Entry, names: Mapping[str, str]) -> list[str]:
+    """The labels of a video, as written but for leading zeros."""
+    if not entry.text:
+        raise DataError(f"{entry.where}: {entry.path.name!r} has no label; allowed: `path label` lines")
+    if entry.list_file is None or entry.text in names:
+        return [entry.text]
+    delimiter = next((mark for mark in "\t,;" if mark in entry.text), " ")
+    fields = next(csv.reader([entry.text], delimiter=delimiter, skipinitialspace=True))
+    return [str(int(text)) if _is_integer(text) else text for field in fields if (text := field.strip())]
+
+
+def _is_integer(text: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+", text) is not None
+
+
+def _names(entries: list[Entry], source: Path, classes: Sequence[str] | None) -> dict[str, str]:
+    """From what a label may be called in the data to the name of its class, in the order of the classes."""
+    file = (source.parent if source.is_file() else source) / "classes.txt"
+    if file.is_file():
+        indexed = _read_classes(file)
+    elif classes is not None:
+        indexed = {str(i): name for i, name in enumerate(classes)}
+    else:
+        return _occurring(entries)
+    if not any(entry.list_file for entry in entries):  # a class folder called "1" is not the class of index 1
+        return {name: name for name in indexed.values()}
+    return indexed | {name: name for name in indexed.values() if name not in indexed}
+
+
+def _occurring(entries: list[Entry]) -> dict[str, str]:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        for token in _tokens(entry, {}):
+            first.setdefault(token, entry)
+    integers = [int(token) for token in first if _is_integer(token)]
+    if not integers or not any(entry.list_file for entry in entries):
+        return {name: name for name in sorted(first)}
+    if len(integers) < len(first):
+        token, entry = next((token, entry) for token, entry in first.items() if not _is_integer(token))
+        raise DataError(
+            f"{entry.where}: {entry.text!r}: {token!r} is a name where others are integers; "
+            f"allowed: names alone, integers alone, or both with a classes.txt beside the list"
+        )
+    return {str(i): str(i) for i in range(max(integers) + 1)}
+
+
+def _read_classes(file: Path) -> dict[str, str]:
+    """The names of classes.txt by their index, as text."""
+    names = [name for line in _read_text(file).split("\n") if (name := line.strip())]
+    numbered = [re.fullmatch(r"(\d+)[\s,;:]+(.+)", name) for name in names]
+    indices = sorted(int(match[1]) for match in numbered if match)
+    if names and indices in (list(range(len(names))), list(range(1, len(names) + 1))):
+        pairs = sorted((int(match[1]), match[2]) for match in numbered if match)
+    else:
+        pairs = list(enumerate(names))
+    for name, count in Counter(name for _, name in pairs).items():
+        if count > 1:
+            raise DataError(f"{file}: {name!r} occurs {count} times; allowed: each name once")
+    return {str(i): name for i, name in pairs}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8-sig")  # which drops a byte order mark, and \r\n becomes \n
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if "\0" in text:
+        raise DataError(f"{path}: is not a list, which is a text file in UTF-8 with `path label` lines")
+    return text

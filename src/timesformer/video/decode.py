@@ -1,0 +1,339 @@
+"""Frames of videos by index: exactly those that decoding the whole file in order would give, only faster.
+
+A video file is demuxed once, without decoding, into a table of presentation times. A wanted frame is reached
+by seeking to the keyframe before it and decoding until its time appears. What is decoded is checked against
+the table; a file that does not keep to it is read in order instead: slower, never wrong.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import torch
+from av.stream import Disposition
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from timesformer.video.frame_folder import FrameFolder, list_images
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+})
+# fmt: on
+
+_READ_ERRORS = (av.FFmpegError, OSError, ValueError)
+_PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of times holds
+_WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
+_UNKNOWN = -1  # position after a seek, until a keyframe tells it
+_SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
+
+
+class VideoError(Exception):
+    """A video cannot be read; the message is one line that names the file and the reason."""
+
+
+def is_video_path(path: str | Path) -> bool:
+    """Whether ``path`` looks like a video: a name with one of ``VIDEO_SUFFIXES``, or a folder of images.
+
+    No file is opened.
+    """
+    path = Path(path)
+    try:
+        return bool(list_images(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
+    except OSError:
+        return False
+
+
+class VideoReader:
+    """The frames of one video file, GIF, or folder of images (jpg or png, in natural order, taken at 30 fps).
+
+    Pixels are 8-bit RGB and taken as square; rotation and mirroring that the file asks for are applied; what
+    is transparent is black. Pictures whose size differs from the first one's are scaled to it. A file that is
+    cut off ends with its last decodable frame. A reader serves one thread.
+
+    Args:
+        path: the video file or folder.
+        short_side: scale frames down until their shorter side is this many pixels; never up.
+        num_threads: decoder threads; 0 lets the decoder choose, 1 suits data-loader workers.
+
+    Attributes:
+        fps: mean frame rate, 1/s.
+        duration: in seconds, the last frame's own display time included.
+        height, width: of the frames as returned, in pixels.
+        times: (n,) float64, presentation time of each frame in seconds, the first at 0.
+
+    Raises:
+        VideoError: the file cannot be read; also later, from any method, when a damaged file lacks a frame.
+    """
+
+    path: Path
+    fps: float
+    duration: float
+    height: int
+    width: int
+    times: NDArray[np.float64]
+
+    def __init__(self, path: str | Path, *, short_side: int | None = None, num_threads: int = 0) -> None:
+        if short_side is not None and short_side < 1:
+            raise ValueError(f"short_side is {short_side}, it must be at least 1")
+        self.path = Path(path)
+        try:
+            source = FrameFolder(self.path) if self.path.is_dir() else _File(self.path, num_threads)
+            self._to_rgb = _Converter(source.frame(0), short_side)
+        except _READ_ERRORS as error:
+            raise self._failure(error) from None
+        self._source = source
+        self.height, self.width = self._to_rgb.height, self._to_rgb.width
+        self.fps, self.times = source.fps, source.times
+        self.duration = float(self.times[-1]) + 1 / self.fps
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.times)
+
+    def frames(self, indices: Sequence[int] | NDArray[np.integer]) -> torch.Tensor:
+        """The frames at ``indices``, in the order asked; repeated ones are decoded once.
+
+        Returns:
+            (F, H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: an index lies outside 0 .. len - 1.
+            VideoError: the file is damaged and lacks a frame.
+        """
+        wanted = np.asarray(indices)
+        for index in wanted:
+            if not 0 <= index < len(self):
+                raise ValueError(f"{self.path}: there is no frame {index}, only 0 to {len(self) - 1}")
+        clip = torch.empty(len(wanted), self.height, self.width, 3, dtype=torch.uint8)
+        for index in np.unique(wanted):
+            clip[torch.from_numpy(wanted == index)] = self._picture(int(index))
+        return clip
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Every frame in order of presentation, each (H, W, 3) uint8; memory stays constant."""
+        return (self._picture(index) for index in range(len(self)))
+
+    def _picture(self, index: int) -> torch.Tensor:
+        try:
+            return torch.from_numpy(self._to_rgb(self._source.frame(index)))
+        except _READ_ERRORS as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: Exception) -> VideoError:
+        return VideoError(f"{self.path}: {getattr(error, 'strerror', None) or error}")
+
+    def close(self) -> None:
+        """Release the file and its decoder."""
+        self._source.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Entry(NamedTuple):
+    """What the packet of a frame tells without being decoded."""
+
+    pts: int  # when it is shown, in units of the stream's time base
+    dts: int  # when it is decoded
+    is_key: bool
+
+
+class _File:
+    """The video stream of a file. Every failure is an OSError that gives the reason, not the file."""
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        self._path, self._num_threads = path, num_threads
+        self._opened = ExitStack()
+        self._rewind()
+        table = self._table()
+        self._rewind()
+        self._head = list(islice(self._decoder, _PROBED_FRAMES))
+        table = self._proven(table)
+        times: list[int | None] = [entry.pts for entry in table]
+        if not table:  # find out the hard way
+            self._rewind()
+            times = [frame.pts for frame in self._decoder]
+            self._rewind()
+            self._head = list(islice(self._decoder, _PROBED_FRAMES))
+        if not times:
+            raise OSError("not one frame of it can be decoded; the file is damaged or cut off")
+        self.fps, self.times = self._clock(times)
+        self._position = len(self._head)
+        self._places: dict[int | None, int] = {entry.pts: place for place, entry in enumerate(table)}
+        self._keys = [place for place, entry in enumerate(table) if entry.is_key]
+        # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
+        self._seek_times = [[entry.pts for entry in table], [entry.dts for entry in table]]
+
+    def _rewind(self) -> None:
+        """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
+        self.close()
+        self._container = self._opened.enter_context(self._open())
+        # Streams that are no videos: a song's cover picture; a text, which FFmpeg would draw as letters.
+        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams or self._container.format.name == "tty":
+            raise OSError("holds no video")
+        self._stream = streams[0]
+        if self._stream.codec_context is None:
+            raise OSError("its video codec is not one that can be decoded here")
+        self._stream.codec_context.thread_count = self._num_threads
+        self._stream.codec_context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
+        self._decoder = self._decode()
+        self._position, self._sought = 0, False
+
+    def _open(self) -> av.container.InputContainer:
+        if not self._path.is_file():
+            raise OSError("is not a file" if self._path.exists() else "no such file")
+        if not self._path.stat().st_size:
+            raise OSError("the file is empty")
+        try:  # "file:" keeps names with colons from being taken for web addresses
+            return av.open(f"file:{self._path}", metadata_errors="replace")
+        except PermissionError:
+            raise
+        except (av.FFmpegError, ValueError):
+            raise OSError("is not a video, or is damaged or cut off") from None
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """The frames from here on, in order of presentation; damaged packets are passed over."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                frames = next(packets).decode()
+            except (StopIteration, av.EOFError):
+                return
+            except av.FFmpegError:
+                continue
+            yield from frames
+
+    def _table(self) -> list[_Entry]:
+        """An entry a frame in order of presentation, from the packets alone; empty where they cannot tell."""
+        codec, table = self._stream.codec_context.name, []
+        try:
+            for packet in self._container.demux(self._stream):
+                if not packet.size or packet.is_discard:  # the stream's end; cut away by an edit list
+                    continue
+                if codec == "vp8" and not memoryview(packet)[0] & 0x10:  # a reference that is never shown
+                    continue
+                dropped = codec == "mpeg4" and packet.size < _SMALLEST_PICTURE
+                if packet.pts is None or packet.is_corrupt or dropped:
+                    return []
+                dts = packet.pts if packet.dts is None else packet.dts
+                table.append(_Entry(packet.pts, dts, packet.is_keyframe))
+        except av.FFmpegError:  # the file is cut off
+            return []
+        return sorted(table)
+
+    def _proven(self, table: list[_Entry]) -> list[_Entry]:
+        """The table from the first frame that decodes on; empty if it proves wrong."""
+        times = [entry.pts for entry in table]
+        head = [frame.pts for frame in self._head]
+        # AVI stores no presentation times; the demuxer's guesses fail where frames are reordered.
+        guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
+        if guessed or not head or head[0] not in times or any(a == b for a, b in pairwise(times)):
+            return []
+        first = times.index(head[0])  # a recording may begin between keyframes
+        return table[first:] if head == times[first : first + _PROBED_FRAMES] else []
+
+    def _clock(self, pts: list[int | None]) -> tuple[float, NDArray[np.float64]]:
+        """Frame rate and times; a stream without times is taken to be regular."""
+        stated = float(self._stream.average_rate or self._stream.guessed_rate or FrameFolder.fps)
+        known = np.array(sorted(time for time in pts if time is not None))
+        if len(known) < len(pts) or known[0] == known[-1]:
+            return stated, np.arange(len(pts)) / stated
+        times = (known - known[0]) * float(self._stream.time_base or 0)
+        measured = (len(times) - 1) / float(times[-1])
+        # Containers round times: prefer the stated rate where the two agree.
+        return (stated if abs(stated / measured - 1) < 0.01 else measured), times
+
+    def frame(self, index: int) -> av.VideoFrame:
+        if index < len(self._head):
+            return self._head[index]
+        for _ in self._approaches(index):
+            if (frame := self._decode_to(index)) is not None:
+                return frame
+        raise OSError(f"frame {index} cannot be decoded; the file is damaged")
+
+    def _approaches(self, index: int) -> Iterator[None]:
+        """Bring the decoder somewhere before ``index``: the best place first, another each time one fails."""
+        before = bisect_right(self._keys, index)
+        key = self._keys[before - 1] if before and self._seek_times else 0
+        if self._position <= index and key <= self._position + _WORTH_SEEKING:
+            yield  # it is in a good place already
+            if not self._sought:
+                return  # all was read in order: there is no such frame
+        while key and self._seek_times:
+            self._seek(self._seek_times[0][key])
+            yield
+            self._seek_times.pop(0)
+        self._rewind()
+        yield
+
+    def _seek(self, time: int) -> None:
+        self._position, self._sought, self._decoder = _UNKNOWN, True, iter(())
+        try:
+            self._container.seek(time, stream=self._stream)
+        except av.FFmpegError:
+            return
+        self._decoder = self._decode()
+
+    def _decode_to(self, index: int) -> av.VideoFrame | None:
+        """Decode until the frame at ``index``; None if it is missing or if a seek went wrong."""
+        for frame in self._decoder:
+            if self._position == _UNKNOWN and not frame.key_frame:
+                continue  # shown before the keyframe, and predicted from what the seek skipped
+            place = self._places.get(frame.pts, _UNKNOWN) if self._places else self._position
+            if self._sought and (place == _UNKNOWN or self._position not in (place, _UNKNOWN)):
+                return None
+            if place == _UNKNOWN:
+                continue
+            self._position = place + 1
+            if place >= index:
+                return frame if place == index else None
+        return None
+
+
+class _Converter:
+    """Decoded frames to RGB arrays of one size, upright."""
+
+    def __init__(self, first: av.VideoFrame, short_side: int | None) -> None:
+        self._reformatter = VideoReformatter()  # shared: setting one up costs more than using it
+        shorter = min(first.width, first.height)
+        target = min(shorter, short_side or shorter)
+        self._size = round(first.width * target / shorter), round(first.height * target / shorter)
+        self.height, self.width, _ = self(first).shape
+
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8."""
+        has_alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
+        layout = "rgba" if has_alpha else "rgb24"
+        scaled = self._reformatter.reformat(frame, *self._size, layout, interpolation=Interpolation.BILINEAR, threads=1)
+        picture = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
+        if has_alpha:  # over black
+            picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] // 255).astype(np.uint8)
+        return np.ascontiguousarray(_upright(picture, frame))
+
+
+def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """Apply the display matrix, (x, y) -> (a x + c y, b x + d y), rounded to quarter turns and mirrors."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return picture
+    a, b, _, c, d, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
+    if abs(a) < abs(b):
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

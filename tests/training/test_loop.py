@@ -1,0 +1,277 @@
+"""Training on real, generated video files: learning, exact resuming, broken videos, several labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import timesformer
+from timesformer.training.loop import Report, StepOrder, TrainingError, train
+from timesformer.training.recipe import Recipe, load_recipe
+from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.synthetic import write_dataset
+
+TINY = [
+    "model={name: timesformer_tiny, num_frames: 4, image_size: 32, patch_size: 16, embed_dim: 48, depth: 2}",
+    "data.short_side=[32,40]", "data.scale=null", "data.workers=1", "data.cache=null", "data.flip=0",
+    "data.rand_augment=0", "data.erasing=0", "batch_size=16", "epochs=2", "ema=0.9",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(
+        tmp_path_factory.mktemp("data") / "appearance", "appearance", train=48, val=16, test=16, size=40, num_frames=8
+    )
+
+
+def recipe(*changes: str) -> Recipe:
+    return load_recipe("scratch", [*TINY, *changes])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return timesformer.load_model(folder / "last").state_dict()
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step: int) -> "object":
+    def on_report(report: Report) -> None:
+        if report.validation is None and report.epoch * report.steps + report.step == step:
+            raise Stop
+
+    return on_report
+
+
+@pytest.mark.slow
+def test_it_learns(videos: Path, tmp_path: Path) -> None:
+    train(
+        read_videos(videos, "train"),
+        tmp_path / "run",
+        recipe("epochs=40", "optimizer.lr=2e-3"),
+        validation=read_videos(videos, "val"),
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 41))
+    assert lines[-1]["validation_accuracy"] >= 0.75
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+
+
+def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(read_videos(videos, "train"), out, recipe("validate_every=1"), validation=read_videos(videos, "val"))
+    assert {path.name for path in out.iterdir()} == {
+        "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard",
+    }  # fmt: skip
+    model = timesformer.load_model(out)
+    assert model.classes == read_videos(videos, "train").classes
+    assert model.preprocessing == {"num_frames": 4, "stride": 32.0, "sampling": "segments", "image_size": 32}
+    assert load_recipe(str(out / "recipe.yaml")) == recipe("validate_every=1")
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(read_videos(videos, "train"), out, recipe())
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_resuming_after_any_step_is_exact(videos: Path, tmp_path: Path, step: int) -> None:
+    """Dropped paths, augmentation, mixing, the average of weights and micro-batches all included."""
+    choices = recipe(
+        "checkpoint_minutes=0", "data.rand_augment=5", "data.erasing=0.5", "data.mixup=0.8", "data.cutmix=1",
+        "micro_batch_size=6", "model.drop_path=0.3",
+    )  # fmt: skip
+    listed = read_videos(videos, "train")
+    validation = read_videos(videos, "val")
+    train(listed, tmp_path / "whole", choices, validation=validation)
+    with pytest.raises(Stop):
+        train(listed, tmp_path / "parts", choices, validation=validation, on_report=stop_at(step))
+    train(listed, tmp_path / "parts", choices, validation=validation, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_a_resumed_run_must_be_the_same_run(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    with pytest.raises(Stop):
+        train(listed, tmp_path, recipe("checkpoint_minutes=0"), on_report=stop_at(2))
+    with pytest.raises(TrainingError, match=r"other optimizer.lr \(0.001, now 0.5\)"):
+        train(listed, tmp_path, recipe("optimizer.lr=0.5"), resume=True)
+    with pytest.raises(TrainingError, match="other videos"):
+        train(replace(listed, items=listed.items[1:]), tmp_path, recipe(), resume=True)
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_whole(videos: Path, tmp_path: Path) -> None:
+    choices = ["precision=float32", "optimizer.name=sgd", "optimizer.lr=0.1", "ema=0", "model.drop_path=0", "epochs=1"]
+    listed = read_videos(videos, "train")
+    train(listed, tmp_path / "whole", recipe(*choices))
+    train(listed, tmp_path / "parts", recipe(*choices, "micro_batch_size=5"))
+    for (name, one), other in zip(
+        weights(tmp_path / "whole").items(), weights(tmp_path / "parts").values(), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_cache_of_frames_changes_nothing(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    train(listed, tmp_path / "decoded", recipe("epochs=1"))
+    train(listed, tmp_path / "cached", recipe("epochs=1", f"data.cache={tmp_path / 'frames'}"))
+    assert len(list((tmp_path / "frames").glob("*.npy"))) == len(listed.items)
+    assert_same_weights(tmp_path / "decoded", tmp_path / "cached")
+
+
+def with_broken(videos: VideoList, folder: Path, count: int) -> VideoList:
+    broken = []
+    for number in range(count):
+        file = folder / f"broken_{number}.mp4"
+        file.write_bytes(b"this is no video")
+        broken.append(VideoItem(file, (0,)))
+    return replace(videos, items=(*videos.items, *broken))
+
+
+def test_a_broken_video_is_left_out_and_named(videos: Path, tmp_path: Path) -> None:
+    listed = with_broken(read_videos(videos, "train"), tmp_path, 2)
+    train(listed, tmp_path / "run", recipe("batch_size=7"))
+    lines = (tmp_path / "run" / "bad_videos.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tmp_path / f"broken_{number}.mp4") for number in range(2)]
+    assert len(weights(tmp_path / "run")) > 0
+
+
+def test_batches_of_nothing_but_broken_videos_are_passed_over(videos: Path, tmp_path: Path) -> None:
+    listed = with_broken(read_videos(videos, "train"), tmp_path, 2)
+    train(listed, tmp_path / "run", recipe("batch_size=1", "epochs=1"))
+    assert len((tmp_path / "run" / "bad_videos.txt").read_text().splitlines()) == 2
+
+
+def test_too_many_broken_videos_stop_the_run(videos: Path, tmp_path: Path) -> None:
+    listed = with_broken(read_videos(videos, "train"), tmp_path, 10)
+    with pytest.raises(TrainingError, match=r"6 of 58 videos failed to decode, more than max_bad_share=0.1: see"):
+        train(listed, tmp_path / "run", recipe("batch_size=1"))
+
+
+def test_several_labels_a_video(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    items = tuple(VideoItem(item.path, (item.labels[0] // 4, 2 + item.labels[0] % 4)) for item in listed.items)
+    several = VideoList(items, ("red", "blue", "disc", "square", "triangle", "cross"), True, listed.source)
+    model = train(several, tmp_path / "run", recipe(), validation=several)
+    assert model.multi_label
+    assert timesformer.load_model(tmp_path / "run").multi_label
+    scores = timesformer.VideoClassifier.from_pretrained(tmp_path / "run").scores(items[0].path)
+    assert 0 < scores.min() < scores.max() < 1
+    assert abs(scores.sum().item() - 1) > 1e-3
+
+
+def test_nothing_to_train_on(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no videos to train on"):
+        train(replace(read_videos(videos, "train"), items=()), tmp_path, recipe())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="try a lower optimizer.lr"):
+        train(
+            read_videos(videos, "train"), tmp_path,
+            recipe("optimizer.name=sgd", "optimizer.lr=1e30", "optimizer.clip_grad=null", "epochs=20"),
+        )  # fmt: skip
+
+
+def test_start_from_another_model(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    train(listed, tmp_path / "first", recipe())
+    model = train(listed, tmp_path / "second", recipe(f"init={tmp_path / 'first'}", "optimizer.lr=1e-12"))
+    for name, value in weights(tmp_path / "first").items():
+        torch.testing.assert_close(model.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+@given(
+    num_videos=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    micro=st.none() | st.integers(1, 12),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_epoch_takes_every_video_once_from_any_step_on(
+    num_videos: int, batch_size: int, micro: int | None, data: st.DataObject
+) -> None:
+    order = StepOrder(num_videos, batch_size, micro, seed=3, epochs=3)
+    everything = list(order.micro_batches(0, 0))
+    for epoch in range(3):
+        assert sorted(video for part in everything for when, video in part if when == epoch) == list(range(num_videos))
+    counts = [order.num_micro_batches(step) for step in range(order.steps)]
+    assert sum(counts) * 3 == len(everything)
+    epoch, step = data.draw(st.integers(0, 2)), data.draw(st.integers(0, order.steps - 1))
+    assert list(order.micro_batches(epoch, step)) == everything[sum(counts) * epoch + sum(counts[:step]) :]
+    assert all(len(part) <= (micro or batch_size) for part in everything)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(videos: Path, tmp_path: Path) -> None:
+    """`kill -9` at random moments, five times; the loader's processes go with it."""
+
+    def command(out: Path) -> list[str]:
+        return [
+            sys.executable, "-m", "timesformer", "train", "--data", str(videos), "--out", str(out), "--resume",
+            "--set", *TINY, "epochs=12", "checkpoint_minutes=0", "data.rand_augment=5", "data.mixup=0.8",
+        ]  # fmt: skip
+
+    started = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    duration = time.monotonic() - started
+    moments = random.Random(int(os.environ.get("KILL_SEED", "0")))
+    kills = 0
+    while kills < 5:
+        process = subprocess.Popen(command(tmp_path / "parts"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            process.wait(timeout=moments.uniform(0.3, 0.8) * duration)
+            break
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 2, "the run ended before it could be killed"
+    subprocess.run(command(tmp_path / "parts"), check=True, capture_output=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = ((tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_targets_and_clips_of_a_sample_depend_on_seed_epoch_and_index_alone(videos: Path) -> None:
+    from timesformer.video.clips import BadVideo, ClipDataset
+    from timesformer.video.preprocessing import Preprocessing
+    from timesformer.video.transforms import TrainTransform
+
+    listed = read_videos(videos, "train")
+    transform = TrainTransform(32, (32, 40), rand_augment=5)
+    make = lambda seed: ClipDataset(  # noqa: E731
+        listed, Preprocessing(4, 1, "clip", 32), transform, seed=seed, short_side=40
+    )
+    np.random.seed(1)  # noqa: NPY002  global states are of no matter
+    first = make(0)[0, 3]
+    torch.manual_seed(9)
+    again, later, other = make(0)[0, 3], make(0)[1, 3], make(1)[0, 3]
+    for sample in (first, again, later, other):
+        assert not isinstance(sample, BadVideo)
+    assert torch.equal(first[0], again[0])  # type: ignore[index]
+    assert not torch.equal(first[0], later[0])  # type: ignore[index]
+    assert not torch.equal(first[0], other[0])  # type: ignore[index]
+    assert first[1].tolist() == np.eye(8)[listed.items[3].labels[0]].tolist()  # type: ignore[index]

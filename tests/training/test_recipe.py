@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import timesformer
+from timesformer.training.recipe import Recipe, RecipeError, load_recipe, recipe_names, recipe_yaml
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_that_come_with_the_package_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    options = dict(recipe.model)
+    timesformer.create_model(options.pop("name", "timesformer_tiny"), **{**options, "depth": 1, "num_classes": 2})
+
+
+def test_there_are_the_named_ones() -> None:
+    assert {"paper", "finetune", "scratch"} <= set(recipe_names())
+
+
+def test_defaults_and_the_paper_recipe_are_appendix_a() -> None:
+    for recipe in (Recipe(), load_recipe("paper")):
+        assert (recipe.epochs, recipe.batch_size, recipe.label_smoothing, recipe.ema) == (15, 16, 0, 0)
+        optimizer = recipe.optimizer
+        assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.005, 0.9, 1e-4)
+        assert (optimizer.schedule, optimizer.milestones, optimizer.warmup_epochs) == ("steps", (11, 14), 0)
+        assert (recipe.data.short_side, recipe.data.stride, recipe.data.flip) == ((256, 320), 32, 0.5)
+
+
+def test_settings_change_a_recipe(tmp_path: Path) -> None:
+    recipe = load_recipe("scratch", ["epochs=3", "model.depth=2", "data.scale=[0.5,1]", "optimizer.milestones=[1,2]"])
+    assert recipe.epochs == 3
+    assert recipe.model["depth"] == 2
+    assert recipe.model["name"] == "timesformer_tiny"
+    assert recipe.data.scale == (0.5, 1.0)
+    assert recipe.optimizer.milestones == (1, 2)
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipe_yaml(recipe))
+    assert load_recipe(str(file)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["epochs"], "setting 'epochs' is not of the form key=value"),
+        (["epoch=3"], "epoch"),
+        (["data.strid=3"], "strid"),
+        (["epochs=many"], "epochs"),
+        (["data.sampling=all"], "'clip', 'segments'"),
+        (["epochs=0"], "epochs=0 must be at least 1"),
+        (["micro_batch_size=99"], "micro_batch_size=99 must be in 1"),
+        (["ema=1"], r"ema=1.0 must be in \[0, 1\)"),
+    ],
+)
+def test_wrong_settings(settings: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe("scratch", settings)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="recipe 'scrach' is neither a file nor one of .*scratch"):
+        load_recipe("scrach")
+    (tmp_path / "r.yaml").write_text("epochs: [")
+    with pytest.raises(RecipeError):
+        load_recipe(str(tmp_path / "r.yaml"))
