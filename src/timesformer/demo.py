@@ -19,14 +19,14 @@ _SCHEMES = ("space_only", "divided_space_time")
 
 
 def run_demo(out: Path, seed: int, console: Console) -> int:
-    """Write videos, train a space-only and a divided model on them, compare, and classify a video; see `timesformer demo`.
+    """Write videos, train a space-only and a divided model on them, compare, and classify one; `timesformer demo`.
 
     Everything lies under `out` afterwards. What an earlier call with the same `out` has finished is not done again.
     """
     data = out / "videos"
     if not data.exists():
         with track_total(console, "write videos") as progress:
-            write_dataset(data, "motion", train=480, val=0, test=160, seed=seed, progress=progress)
+            write_dataset(data, "motion", train=800, val=0, test=160, seed=seed, progress=progress)
     videos, test = read_videos(data, "train"), read_videos(data, "test")
     console.print(
         f"{len(videos.items)} short videos to learn from, {len(test.items)} to test on, of {len(test.classes)} motions "
@@ -50,7 +50,7 @@ def run_demo(out: Path, seed: int, console: Console) -> int:
 
 
 def _train_and_test(out: Path, scheme: str, videos: VideoList, test: VideoList, seed: int, console: Console) -> float:
-    recipe = load_recipe("demo", [f"model.attention={scheme}", f"seed={seed}"])
+    recipe = load_recipe("demo", [f"model.attention={scheme}", f"seed={seed}", f"data.cache={out.parent / 'frames'}"])
     with TrainingDisplay(console, videos, None, recipe) as display:
         train(videos, out, recipe, resume=True, on_report=display)
     classifier = VideoClassifier.from_pretrained(out)

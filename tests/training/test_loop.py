@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Stop(Exception):
     pass
 
 
-def stop_at(step: int) -> "object":
+def stop_at(step: int) -> Callable[[Report], None]:
     def on_report(report: Report) -> None:
         if report.validation is None and report.epoch * report.steps + report.step == step:
             raise Stop
@@ -187,7 +188,7 @@ def test_nothing_to_train_on(videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="try a lower optimizer.lr"):
+    with pytest.raises(TrainingError, match=r"try a lower optimizer\.lr"):
         train(
             read_videos(videos, "train"), tmp_path,
             recipe("optimizer.name=sgd", "optimizer.lr=1e30", "optimizer.clip_grad=null", "epochs=20"),

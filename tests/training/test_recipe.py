@@ -60,7 +60,7 @@ def test_wrong_settings(settings: list[str], message: str) -> None:
 
 
 def test_unknown_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="recipe 'scrach' is neither a file nor one of .*scratch"):
+    with pytest.raises(RecipeError, match=r"recipe 'scrach' is neither a file nor one of .*scratch"):
         load_recipe("scrach")
     (tmp_path / "r.yaml").write_text("epochs: [")
     with pytest.raises(RecipeError):

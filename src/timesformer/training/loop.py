@@ -26,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.files import replace_file
+from timesformer.model.initialization import init_for_scratch
 from timesformer.model.timesformer import TimeSformer
 from timesformer.model.variants import create_model
 from timesformer.model.weights import load_model
@@ -206,7 +207,12 @@ def make_model(recipe: Recipe, videos: VideoList) -> TimeSformer:
     """The model of a recipe for the classes of a list of videos, new or from `recipe.init`."""
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
-    model = load_model(recipe.init, **options) if recipe.init else create_model(name, **options)
+    if recipe.init:
+        model = load_model(recipe.init, **options)
+    else:
+        model = create_model(name, **options)
+        if recipe.initialization == "scratch":
+            init_for_scratch(model)
     config = model.config
     if not isinstance(config.image_size, int):
         raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")
@@ -258,7 +264,13 @@ def _load_batches(
         preprocessing.image_size, data.short_side, data.flip, data.scale, data.rand_augment, data.erasing
     )
     dataset = ClipDataset(
-        videos, preprocessing, transform, seed=recipe.seed, short_side=data.short_side[1], cache=data.cache_folder()
+        videos,
+        preprocessing,
+        transform,
+        seed=recipe.seed,
+        short_side=data.short_side[1],
+        trim=data.trim,
+        cache=data.cache_folder(),
     )
     return iter(DataLoader(dataset, batch_sampler=_Keys(keys), collate_fn=collate, num_workers=data.workers))
 

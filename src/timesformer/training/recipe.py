@@ -24,6 +24,8 @@ class DataRecipe:
     """`clip`: frames at a stride, from a random place; `segments`: a random frame from each equal part of the video"""
     stride: float = 32
     """source frames from one frame of a clip to the next"""
+    trim: float = 0.0
+    """largest share of a video that is cut off at its ends before the clip is taken"""
     short_side: tuple[int, int] = (256, 320)
     """range of the short side in pixels, drawn for each clip, from which the crop is taken"""
     scale: tuple[float, float] | None = None
@@ -93,6 +95,8 @@ class Recipe:
     """`name` and options of timesformer.create_model"""
     init: str | None = None
     """model to start from: whatever timesformer.load_model takes"""
+    initialization: Literal["released", "scratch"] = "released"
+    """first weights of a new model: as released, for image weights to be put in; or for training without any"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
@@ -124,6 +128,8 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
+        if not 0 <= self.data.trim < 1:
+            raise ValueError(f"data.trim={self.data.trim} must be in [0, 1)")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must be in [0, 1)")
 

@@ -73,10 +73,11 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
         *,
         seed: int,
         short_side: int,
+        trim: float = 0.0,
         cache: Path | None = None,
     ) -> None:
         self.videos, self.preprocessing, self.transform, self.seed = videos, preprocessing, transform, seed
-        self.short_side = short_side
+        self.short_side, self.trim = short_side, trim
         self.cache = FrameCache(cache, short_side) if cache else None
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor] | BadVideo:
@@ -94,9 +95,9 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
     def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
         if self.cache:
             frames = self.cache.frames(path)
-            return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng)])
+            return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng, self.trim)])
         with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
-            return video.frames(self.preprocessing.training_indices(len(video), rng))
+            return video.frames(self.preprocessing.training_indices(len(video), rng, self.trim))
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:

@@ -39,11 +39,16 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    def training_indices(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Frame indices (F,) of a random clip of a video of n frames."""
+    def training_indices(self, n: int, rng: np.random.Generator, trim: float = 0.0) -> NDArray[np.int64]:
+        """Frame indices (F,) of a random clip of a video of n frames, of which up to a share `trim` is first cut off.
+
+        What is cut, at random, is divided at random between start and end: actions begin and end sooner or later.
+        """
+        kept = n - int(n * trim * rng.random())
+        start = int(rng.integers(n - kept + 1))
         if self.sampling == "segments":
-            return sampling.random_segments(n, self.num_frames, rng)
-        return sampling.random_clip(n, self.num_frames, self.stride, rng)
+            return start + sampling.random_segments(kept, self.num_frames, rng)
+        return start + sampling.random_clip(kept, self.num_frames, self.stride, rng)
 
     def view_indices(self, n: int, clips: int | Literal["cover"]) -> NDArray[np.int64]:
         """Frame indices (K, F) of the clips by which a video of n frames is judged.

@@ -1,0 +1,50 @@
+"""What a result was measured on, and how ratios are taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def interleaved(jobs: Mapping[str, Callable[[], object]], rounds: int = 7, warm_up: int = 2) -> dict[str, float]:
+    """Median seconds of each job, all run in turn, round after round, so that drift of the machine meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    for turn in range(warm_up + rounds):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"command": f"python benchmarks/{name}.py", "machine": machine(), **result}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)

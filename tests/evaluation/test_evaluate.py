@@ -1,0 +1,182 @@
+"""Views, scores and what is written of them, on generated video files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import timesformer
+from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.views import load_views, score_views
+from timesformer.predictor import VideoClassifier
+from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.synthetic import write_dataset, write_video
+
+PREPROCESSING = Preprocessing(num_frames=4, stride=2, sampling="clip", image_size=32)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
+    folder = write_dataset(
+        tmp_path_factory.mktemp("data") / "appearance", "appearance", train=0, val=0, test=16, size=40, num_frames=20
+    )
+    return read_videos(folder, "test")
+
+
+@pytest.fixture(scope="session")
+def model() -> timesformer.TimeSformer:
+    torch.manual_seed(0)
+    model = timesformer.create_model(
+        num_classes=8, num_frames=4, image_size=32, patch_size=16, embed_dim=24, depth=2, num_heads=3
+    ).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_views_are_the_frames_and_crops_they_should_be(tmp_path: Path) -> None:
+    frames = np.zeros((20, 32, 48, 3), dtype=np.uint8)
+    frames[:] = (np.arange(20) * 12)[:, None, None, None]  # brightness tells the frame
+    frames[:, :, 24:, 0] = 0  # the right half has no red
+    write_video(tmp_path / "wide.mp4", frames, fps=10)
+    views = load_views(tmp_path / "wide.mp4", PREPROCESSING, clips=3, crops=3)
+    assert views.shape == (9, 4, 32, 32, 3)
+    shown = views.float().mean(dim=(2, 3))[..., 2].reshape(3, 3, 4) / 12  # blue: clip, crop, frame
+    for clip, start in enumerate((0, 6, 12)):
+        assert shown[clip].round().tolist() == [[start, start + 2, start + 4, start + 6]] * 3
+    red, blue = (views[3, -1, ..., channel].float().mean(dim=0) for channel in (0, 2))
+    assert (red / blue > 0.5).float().mean().item() == pytest.approx(24 / 32, abs=0.05), "first crop: the left"
+    one = load_views(tmp_path / "wide.mp4", PREPROCESSING, clips=3, crops=1)
+    assert torch.equal(one, views[1::3])
+
+
+def test_views_of_small_videos_are_enlarged(videos: VideoList) -> None:
+    large = replace(PREPROCESSING, image_size=64)
+    assert load_views(videos.items[0].path, large).shape == (1, 4, 64, 64, 3)
+
+
+def test_covering_views_show_every_part(videos: VideoList) -> None:
+    assert len(load_views(videos.items[0].path, PREPROCESSING, clips="cover")) == 3  # 20 frames, 8 a clip
+
+
+def test_segments_have_one_clip(videos: VideoList) -> None:
+    segments = replace(PREPROCESSING, sampling="segments")
+    assert len(load_views(videos.items[0].path, segments, clips=5)) == 1
+
+
+@pytest.mark.parametrize(("clips", "crops", "message"), [(0, 1, "num_clips"), (1, 2, "num_crops must be 1 or 3")])
+def test_wrong_views(videos: VideoList, clips: int, crops: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_views(videos.items[0].path, PREPROCESSING, clips=clips, crops=crops)
+
+
+def test_scores_are_the_mean_of_softmax(videos: VideoList, model: timesformer.TimeSformer) -> None:
+    views = load_views(videos.items[0].path, PREPROCESSING, clips=3, crops=3)
+    clips = (views.permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
+    with torch.no_grad():
+        expected = torch.stack([model(clip[None])[0].softmax(0) for clip in clips])
+    torch.testing.assert_close(score_views(model, views, batch_size=4), expected, atol=1e-5, rtol=1e-4)
+    result = evaluate(model, videos, PREPROCESSING, clips=3, crops=3, workers=1)
+    assert result.scores[0] == pytest.approx(expected.mean(0).numpy(), abs=1e-5)
+
+
+def test_evaluation_agrees_with_prediction(videos: VideoList, model: timesformer.TimeSformer) -> None:
+    classifier = VideoClassifier(model, preprocessing=PREPROCESSING)
+    result = evaluate(model, videos, PREPROCESSING, clips=2, workers=0)
+    for item, scores in zip(result.items, result.scores, strict=True):
+        assert classifier.scores(item.path, clips=2).numpy() == pytest.approx(scores, abs=1e-5)
+
+
+def test_predictions_are_sorted_and_named(videos: VideoList, model: timesformer.TimeSformer) -> None:
+    model.classes = videos.classes
+    classifier = VideoClassifier(model, preprocessing=PREPROCESSING)
+    path = videos.items[3].path
+    top = classifier.predict(path, top=99)
+    scores = classifier.scores(path)
+    assert top == [(videos.classes[i], pytest.approx(scores[i].item())) for i in scores.argsort(descending=True)]
+    assert sum(score for _, score in top) == pytest.approx(1)
+    assert classifier.predict(path, top=2) == top[:2]
+    with pytest.raises(ValueError, match="top=0 must be at least 1"):
+        classifier.predict(path, top=0)
+    with pytest.raises(VideoError, match="nowhere"):
+        classifier.predict("nowhere.mp4")
+
+
+def test_a_classifier_needs_to_know_its_input(model: timesformer.TimeSformer) -> None:
+    with pytest.raises(ValueError, match="give `preprocessing`"):
+        VideoClassifier(model)
+
+
+def test_broken_videos_are_left_out_and_listed(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    mixed = replace(videos, items=(videos.items[0], VideoItem(broken, (1,)), *videos.items[1:]))
+    calls: list[None] = []
+    result = evaluate(model, mixed, PREPROCESSING, workers=2, on_video=lambda: calls.append(None))
+    assert len(calls) == 17
+    assert result.items == videos.items
+    assert [bad.path for bad in result.bad] == [str(broken)]
+    assert np.array_equal(result.scores, evaluate(model, videos, PREPROCESSING, workers=0).scores)
+    result.write(tmp_path / "out")
+    assert (tmp_path / "out" / "bad_videos.txt").read_text().startswith(f"{broken}\t")
+
+
+def test_what_is_written(videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path) -> None:
+    result = evaluate(model, videos, PREPROCESSING, workers=0)
+    result.write(tmp_path)
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    assert summary["videos"] == 16
+    assert summary["top1"] == pytest.approx((result.scores.argmax(1) == result.labels).mean())
+    assert list(summary["per_class"]) == list(videos.classes)
+    rows = list(csv.reader((tmp_path / "predictions.csv").open()))
+    assert rows[0] == ["path", "labels", "predicted", *videos.classes]
+    assert [row[0] for row in rows[1:]] == [str(item.path) for item in videos.items]
+    assert [row[2] for row in rows[1:]] == [videos.classes[i] for i in result.scores.argmax(1)]
+    confusion = list(csv.reader((tmp_path / "confusion.csv").open()))
+    counts = np.array([[int(count) for count in row[1:]] for row in confusion[1:]])
+    assert np.array_equal(counts, result.confusion)
+    assert counts.sum(axis=1).tolist() == [2] * 8
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_several_labels(videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path) -> None:
+    items = tuple(replace(item, labels=(item.labels[0], (item.labels[0] + 1) % 8)) for item in videos.items)
+    several = replace(videos, items=items, multi_label=True)
+    result = evaluate(model, several, PREPROCESSING, workers=0)
+    summary = result.summary()
+    assert 0 < summary["mean_average_precision"] <= 1
+    assert "top1" not in summary
+    result.write(tmp_path)
+    assert not (tmp_path / "confusion.png").exists()
+
+
+def test_a_list_of_nothing_but_broken_videos(videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    result = evaluate(model, replace(videos, items=(VideoItem(tmp_path / "a.mp4", (0,)),)), PREPROCESSING, workers=0)
+    assert result.summary() == {"videos": 0, "bad_videos": 1}
+
+
+def test_each_frame_is_decoded_once(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    frames = VideoReader.frames
+
+    def counting(self: VideoReader, indices: np.ndarray) -> torch.Tensor:
+        asked.extend(int(index) for index in indices)
+        return frames(self, indices)
+
+    monkeypatch.setattr(VideoReader, "frames", counting)
+    load_views(videos.items[0].path, PREPROCESSING, clips=8, crops=3)
+    assert len(asked) == len(set(asked))

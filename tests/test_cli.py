@@ -1,0 +1,147 @@
+"""The command line as a user meets it: real processes, real files, good and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from timesformer.cli import main
+from timesformer.video.synthetic import write_dataset
+
+QUICK = [
+    "model={name: timesformer_tiny, num_frames: 4, image_size: 32, patch_size: 16, embed_dim: 24, depth: 1}",
+    "data={sampling: segments, short_side: [32, 40], flip: 0, workers: 1}", "epochs=2", "batch_size=16",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(
+        tmp_path_factory.mktemp("cli") / "videos", "appearance", train=32, val=16, test=16, size=40, num_frames=8
+    )
+
+
+@pytest.fixture(scope="session")
+def run(data: Path) -> Path:
+    out = data.parent / "run"
+    assert main(["train", "--data", str(data), "--out", str(out), "--set", *QUICK]) == 0
+    return out
+
+
+def test_train_evaluate_predict(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (run / "best").is_dir()
+    assert main(["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--crops", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "top1" in out
+    assert "videos                       16" in out
+    assert json.loads((tmp_path / "e" / "metrics.json").read_text())["videos"] == 16
+    video = str(next(data.glob("*/test_*.mp4")))
+    assert main(["predict", str(run), video, "--top", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == video
+    assert len(lines) == 4
+    assert all("%" in line for line in lines[1:])
+
+
+def test_json_is_all_that_stands_on_standard_output(run: Path, data: Path, tmp_path: Path) -> None:
+    videos = [str(path) for path in sorted(data.glob("*/test_*.mp4"))[:2]]
+    command = [sys.executable, "-m", "timesformer", "predict", str(run), *videos, "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    results = json.loads(done.stdout)
+    assert [result["video"] for result in results] == videos
+    assert [set(entry) for entry in results[0]["top"]] == [{"label", "score"}] * 5
+    file = tmp_path / "e.json"
+    assert main(["evaluate", str(run), "--data", str(data), "--split", "val", "--json", str(file)]) == 0
+    assert {"model", "clips", "crops", "videos", "bad_videos", "top1", "top5", "per_class"} <= set(
+        json.loads(file.read_text())
+    )
+
+
+def test_one_bad_video_does_not_end_a_prediction(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    good = str(next(data.glob("*/test_*.mp4")))
+    assert main(["predict", str(run), str(tmp_path / "text.mp4"), good]) == 1
+    captured = capsys.readouterr()
+    assert good in captured.out
+    assert captured.err.count("error:") == 1
+    assert "text.mp4" in captured.err
+
+
+def test_resume_takes_the_recipe_of_the_run(run: Path, data: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(run, tmp_path / "again")
+    before = (again / "last" / "model.safetensors").read_bytes()
+    assert main(["train", "--data", str(data), "--out", str(again), "--resume"]) == 0
+    assert (again / "last" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "nowhere", "a.mp4"], "nowhere: not a folder with a model"),
+        (["evaluate", "RUN", "--data", "nowhere"], "nowhere: no such file or folder"),
+        (["train", "--data", "nowhere", "--out", "OUT"], "nowhere: no such file or folder"),
+        (["train", "--data", "DATA", "--out", "RUN"], "holds a run already"),
+        (["train", "--data", "DATA", "--out", "OUT", "--recipe", "best"], "recipe 'best' is neither a file nor one of"),
+        (["train", "--data", "DATA", "--out", "OUT", "--set", "epochs=x"], "epochs"),
+        (["train", "--data", "DATA", "--out", "OUT", "--set", "model.heads=2"], "model option 'heads' is not one of"),
+        (["train", "--data", "DATA", "--out", "OUT", "--set", "init=nowhere"], "nowhere: not a folder with a model"),
+        (["check", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_failing_job_is_one_clear_line(
+    arguments: list[str], message: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"RUN": str(run), "DATA": str(data), "OUT": str(tmp_path / "out")}
+    assert main([places.get(argument, argument) for argument in arguments]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ")
+    assert message in error[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["train"], ["predict", "model"], ["evaluate", "m", "--data", "d", "--crops", "2"],
+     ["predict", "m", "v", "--clips", "0"], ["predict", "m", "v", "--clips", "all"]],
+)  # fmt: skip
+def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+
+
+def test_check(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(data), "--json", "-"]) == 0
+    json.loads(capsys.readouterr().out)
+    broken = shutil.copytree(data, tmp_path / "broken")
+    victim = next(broken.glob("*/train_*.mp4"))
+    victim.write_bytes(victim.read_bytes()[:100])
+    assert main(["check", str(broken)]) == 1
+    assert victim.name in capsys.readouterr().out
+
+
+def test_every_real_clip_is_predicted_or_named(run: Path, shared_data: Path) -> None:
+    """No traceback, no crash, no hang, on whatever kind of file."""
+    clips = shared_data / "clips"
+    files = sorted(path for folder in (clips, clips / "derived") for path in folder.iterdir() if path.is_file())
+    assert len(files) > 50
+    command = [sys.executable, "-m", "timesformer", "predict", str(run), *map(str, files), "--json", "-"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    results = json.loads(done.stdout)
+    assert [result["video"] for result in results] == [str(path) for path in files]
+    failed = [result for result in results if "error" in result]
+    assert done.returncode == (1 if failed else 0)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == len(failed)
+    for result, line in zip(failed, lines, strict=True):
+        assert Path(result["video"]).name in line
+    broken = {"empty.mp4", "garbage.mp4", "text_named.mp4", "SOURCES.txt"}
+    assert broken <= {Path(result["video"]).name for result in failed}
+    assert len(failed) <= 12
