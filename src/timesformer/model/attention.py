@@ -98,5 +98,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # sequences (benchmarks/attention.py); on long ones it saves memory.
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 2048:
         with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
-            return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+            weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
+            return torch.matmul(weights, v)
     return F.scaled_dot_product_attention(q, k, v)

@@ -235,10 +235,9 @@ class Block(nn.Module):
         return x
 
     def _attend(self, prefix: str, x: Tensor) -> Tensor:
-        out: Tensor = self.get_submodule(f"{prefix}attn")(self.get_submodule(f"{prefix}norm1")(x))
-        if prefix:
-            out = self.get_submodule(f"{prefix}fc")(out)
-        return out
+        for layer in ("norm1", "attn", "fc") if prefix else ("norm1", "attn"):
+            x = getattr(self, prefix + layer)(x)
+        return x
 
 
 class Mlp(nn.Module):
@@ -262,7 +261,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return rearrange(self.proj(frames), "b d h w -> b (h w) d")
+        patches: Tensor = self.proj(frames)
+        return rearrange(patches, "b d h w -> b (h w) d")
 
 
 class DropPath(nn.Module):
