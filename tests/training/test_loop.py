@@ -256,6 +256,18 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_weights(videos: 
     assert whole == parts
 
 
+def test_trimmed_clips_stay_inside_and_reach_both_ends() -> None:
+    from timesformer.video.preprocessing import Preprocessing
+
+    rng = np.random.default_rng(0)
+    for sampling in ("clip", "segments"):
+        clips = [Preprocessing(8, 1, sampling).training_indices(40, rng, trim=0.5) for _ in range(500)]  # type: ignore[arg-type]
+        assert min(clip[0] for clip in clips) == 0
+        assert max(clip[-1] for clip in clips) == 39
+        spans = [clip[-1] - clip[0] for clip in clips]
+        assert sampling == "clip" or min(spans) < 20 < max(spans)
+
+
 def test_targets_and_clips_of_a_sample_depend_on_seed_epoch_and_index_alone(videos: Path) -> None:
     from timesformer.video.clips import BadVideo, ClipDataset
     from timesformer.video.preprocessing import Preprocessing
