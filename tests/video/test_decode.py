@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import struct
@@ -11,6 +12,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,7 +22,7 @@ from av.video.frame import PictureType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from timesformer.video import decode
+from timesformer.video import decode, synthetic
 from timesformer.video.decode import VideoError, VideoReader, is_video_path
 
 READABLE = [
@@ -181,14 +183,14 @@ def assert_equals_plain_decode(path: Path, rng: np.random.Generator, clips: int)
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The presentation times of all frames decoded from now on."""
     decoded: list[int] = []
-    decode_all = decode._File._decode
+    decode_all = decode._decode
 
-    def counting(self: decode._File) -> Iterator[av.VideoFrame]:
-        for frame in decode_all(self):
+    def counting(packets: Iterator[Any]) -> Iterator[av.VideoFrame]:
+        for frame in decode_all(packets):
             decoded.append(frame.pts)
             yield frame
 
-    monkeypatch.setattr(decode._File, "_decode", counting)
+    monkeypatch.setattr(decode, "_decode", counting)
     return decoded
 
 
@@ -362,19 +364,23 @@ def test_a_recording_that_begins_between_keyframes_is_not_decoded_to_be_opened(
 
 
 def test_a_decoder_led_astray_by_a_seek_is_not_believed(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode_all = decode._File._decode
+    seek = decode._File._seek
 
-    def astray(self: decode._File) -> Iterator[av.VideoFrame]:
-        """After a seek, one frame is lost and those that follow are spoilt."""
-        for i, frame in enumerate(decode_all(self)):
-            if self._sought and i > 5:
-                spoilt = av.VideoFrame(*SIZE, "yuv420p")
-                spoilt.pts, spoilt.time_base = frame.pts, frame.time_base
-                frame = spoilt
-            if not self._sought or i != 5:
+    def spoilt(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for i, frame in enumerate(frames):
+            if i > 5:
+                other = av.VideoFrame(*SIZE, "yuv420p")
+                other.pts, other.time_base = frame.pts, frame.time_base
+                frame = other
+            if i != 5:
                 yield frame
 
-    monkeypatch.setattr(decode._File, "_decode", astray)
+    def astray(self: decode._File, time: int) -> None:
+        """After a seek, one frame is lost and those that follow are spoilt."""
+        seek(self, time)
+        self._decoder = spoilt(self._decoder)
+
+    monkeypatch.setattr(decode._File, "_seek", astray)
     assert_equals_plain_decode(made / "b_frames.mp4", np.random.default_rng(0), clips=3)
 
 
@@ -581,3 +587,29 @@ def test_index_out_of_range(index: int, made: Path) -> None:
 def test_is_video_path(tmp_path: Path) -> None:
     assert all(map(is_video_path, ["a.MP4", Path("b.gif"), "c.mpg"]))
     assert not any(map(is_video_path, ["a.txt", "mp4", "classes.csv", str(tmp_path)]))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux shows them")
+def test_the_decoders_threads_end_with_the_reader(tmp_path: Path) -> None:
+    """At once, not when garbage is collected: in a forked process that would wait for ever."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    frames = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
+    synthetic.write_video(tmp_path / "a.mp4", frames, fps=8)
+    VideoReader(tmp_path / "a.mp4").frames([0, 20])  # lets torch start its own threads
+    gc.collect()
+    gc.disable()
+    try:
+        before = threads()
+        with VideoReader(tmp_path / "a.mp4") as closed:
+            closed.frames([20])
+            assert threads() > before, "this decoder has threads"
+        assert threads() == before
+        forgotten = VideoReader(tmp_path / "a.mp4")
+        forgotten.frames([20])
+        del forgotten
+        assert threads() == before
+    finally:
+        gc.enable()

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.views import Clips, load_views, score_views
 from timesformer.files import replace_file
-from timesformer.video.clips import BadVideo
+from timesformer.video.clips import BadVideo, load
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
 from timesformer.video.preprocessing import Preprocessing
@@ -173,12 +173,11 @@ def evaluate(
     """
     model.eval()
     dataset = _ViewDataset(videos, preprocessing, clips, crops)
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
     scores: dict[int, Tensor] = {}
     bad: list[BadVideo] = []
 
     def good_videos() -> Iterator[tuple[int, Tensor]]:
-        for index, views in loader:
+        for index, views in load(dataset, workers=workers, batch_size=None):
             on_video()
             if isinstance(views, BadVideo):
                 bad.append(views)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from timesformer.evaluation.evaluate import Evaluation, evaluate
@@ -33,7 +32,7 @@ from timesformer.model.weights import load_model
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
 from timesformer.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from timesformer.training.recipe import Recipe, recipe_yaml
-from timesformer.video.clips import Batch, ClipDataset, collate
+from timesformer.video.clips import Batch, ClipDataset, collate, load
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform, mixup_cutmix
@@ -272,7 +271,7 @@ def _load_batches(
         trim=data.trim,
         cache=data.cache_folder(),
     )
-    return iter(DataLoader(dataset, batch_sampler=_Keys(keys), collate_fn=collate, num_workers=data.workers))
+    return load(dataset, workers=data.workers, batch_sampler=_Keys(keys), collate_fn=collate)
 
 
 class _Keys:
@@ -326,19 +325,18 @@ def _note_bad_videos(batch: Batch, progress: Progress, out: Path, total: int, ma
         )
 
 
-def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, str]:
+def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:
     """What must be the same for a run to go on: the settings that its weights depend on, and the videos."""
     settings = dataclasses.asdict(recipe)
     del settings["checkpoint_minutes"], settings["max_bad_share"], settings["data"]["workers"]
     names = [(item.path.name, item.labels) for item in videos.items]
-    identity = {"videos": hashlib.sha256(repr((names, videos.classes)).encode()).hexdigest()}
+    identity: dict[str, Any] = {"videos": hashlib.sha256(repr((names, videos.classes)).encode()).hexdigest()}
     for name, value in settings.items():
-        nested = value if isinstance(value, dict) else {"": value}
-        identity |= {f"{name}.{key}".rstrip("."): repr(nested[key]) for key in nested}
+        identity |= {f"{name}.{key}": value[key] for key in value} if isinstance(value, dict) else {name: value}
     return identity
 
 
-def _check_same_run(checkpoint: Path, then: dict[str, str], now: dict[str, str]) -> None:
+def _check_same_run(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     if changed:
         name = changed[0]

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from timesformer.files import replace_file
 from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
             return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng, self.trim)])
         with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
             return video.frames(self.preprocessing.training_indices(len(video), rng, self.trim))
+
+
+def load(dataset: Dataset[T], *, workers: int, **options: Any) -> Iterator[Any]:
+    """The items of a dataset, made by worker processes; `options` are DataLoader's."""
+    # Workers are forked: garbage with threads of its own, such as a decoder that someone left open, must be gone by
+    # then, since collecting it in a process that lacks those threads never ends.
+    gc.collect()
+    return iter(DataLoader(dataset, num_workers=workers, **options))
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:

@@ -190,7 +190,7 @@ class _File:
             raise OSError("its video codec is not one that can be decoded here")
         self._stream.codec_context.thread_count = self._num_threads
         self._stream.codec_context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
-        self._decoder = self._decode()
+        self._decoder = _decode(self._container.demux(self._stream))
         self._position, self._sought = 0, False
 
     def _open(self) -> av.container.InputContainer:
@@ -206,19 +206,13 @@ class _File:
             raise OSError("is not a video, or is damaged or cut off") from None
 
     def close(self) -> None:
+        # The decoder must go now, not when its container, which is part of a cycle, is collected as garbage: if that
+        # happened in a process forked meanwhile, which lacks the decoder's threads, it would wait for them for ever.
+        self._decoder = iter(())
+        self._stream = None
         self._opened.close()
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        """The frames from here on, in order of presentation; damaged packets are passed over."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                frames = next(packets).decode()
-            except (StopIteration, av.EOFError):
-                return
-            except av.FFmpegError:
-                continue
-            yield from frames
+    __del__ = close  # also of a reader that nobody closed
 
     def _table(self) -> list[_Entry]:
         """An entry a frame in order of presentation, from the packets alone; empty where they cannot tell."""
@@ -289,7 +283,7 @@ class _File:
             self._container.seek(time, stream=self._stream)
         except av.FFmpegError:
             return
-        self._decoder = self._decode()
+        self._decoder = _decode(self._container.demux(self._stream))
 
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Decode until the frame at ``index``; None if it is missing or if a seek went wrong."""
@@ -305,6 +299,18 @@ class _File:
             if place >= index:
                 return frame if place == index else None
         return None
+
+
+def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:
+    """The frames of packets in order of presentation; damaged packets are passed over."""
+    while True:
+        try:
+            frames = next(packets).decode()
+        except (StopIteration, av.EOFError):
+            return
+        except av.FFmpegError:
+            continue
+        yield from frames
 
 
 class _Converter:
