@@ -29,7 +29,7 @@ def run_demo(out: Path, seed: int, console: Console) -> int:
             write_dataset(data, "motion", train=800, val=0, test=160, seed=seed, progress=progress)
     videos, test = read_videos(data, "train"), read_videos(data, "test")
     console.print(
-        f"{len(videos.items)} short videos to learn from and {len(test.items)} to test on, of {len(test.classes)} motions:",
+        f"{len(videos.items)} videos to learn from, {len(test.items)} to test on, of {len(test.classes)} motions:",
         f"{', '.join(test.classes[:2])} ...\nNo single frame tells them apart: the order of the frames does.\n",
         soft_wrap=True,
     )
