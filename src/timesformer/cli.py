@@ -135,7 +135,7 @@ def _train(args: argparse.Namespace) -> int:
     recipe = load_recipe(name, args.set)
     videos = read_videos(args.data, "train")
     videos, validation = _validation(args, videos, recipe.data.validation, recipe.seed)
-    with TrainingDisplay(console, videos, validation, recipe) as display:
+    with TrainingDisplay(console, videos, validation) as display:
         train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=display)
     bad = args.out / "bad_videos.txt"
     if bad.exists():

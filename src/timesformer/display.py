@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from timesformer.training.loop import Report
-from timesformer.training.recipe import Recipe
 from timesformer.video.datasets import VideoList
 
 
@@ -41,8 +40,8 @@ def track_total(console: Console, job: str) -> Iterator[Callable[[int, int], Non
 class TrainingDisplay:
     """A bar over all steps of a run, with loss, top-1 and speed; a line an epoch that is validated, or a tenth."""
 
-    def __init__(self, console: Console, videos: VideoList, validation: VideoList | None, recipe: Recipe) -> None:
-        self.console, self.epochs, self.validates = console, recipe.epochs, validation is not None
+    def __init__(self, console: Console, videos: VideoList, validation: VideoList | None) -> None:
+        self.console, self.validates = console, validation is not None
         self.progress = _progress(console, TextColumn("{task.fields[figures]}"))
         self.task = self.progress.add_task("train", total=None, figures="")
         held = f", {len(validation.items)} to validate on" if validation else ""
@@ -58,14 +57,18 @@ class TrainingDisplay:
         self.progress.stop()
 
     def __call__(self, report: Report) -> None:
-        figures = f"loss {report.loss:.3f}  top-1 {report.top1:6.1%}  {report.samples_per_second:.1f} videos/s"
         done = report.epoch * report.steps + report.step
-        self.progress.update(self.task, completed=done, total=report.epochs * report.steps, figures=figures)
+        self.progress.update(self.task, completed=done, total=report.epochs * report.steps, figures=_figures(report))
         epoch = report.epoch + 1
         if report.validation:
-            self._line(epoch, f"{figures}  validation {report.validation.accuracy:6.1%}")
-        elif not self.validates and report.step == report.steps and epoch % max(1, self.epochs // 10) == 0:
-            self._line(epoch, f"{figures}  waiting for data {report.waiting:.0%}")
+            self._line(report, f"validation {report.validation.accuracy:6.1%}")
+        elif not self.validates and report.step == report.steps and epoch % max(1, report.epochs // 10) == 0:
+            self._line(report, f"waiting for data {report.waiting:.0%}")
 
-    def _line(self, epoch: int, text: str) -> None:
-        self.console.print(f"epoch {epoch:>{len(str(self.epochs))}}/{self.epochs}  {text}", soft_wrap=True)
+    def _line(self, report: Report, text: str) -> None:
+        epoch = f"{report.epoch + 1:>{len(str(report.epochs))}}/{report.epochs}"
+        self.console.print(f"epoch {epoch}  {_figures(report)}  {text}", soft_wrap=True)
+
+
+def _figures(report: Report) -> str:
+    return f"loss {report.loss:.3f}  top-1 {report.top1:6.1%}  {report.samples_per_second:.1f} videos/s"

@@ -23,7 +23,7 @@ def test_steps_are_the_papers() -> None:
 
 
 def test_warmup_then_cosine() -> None:
-    recipe = OptimizerRecipe(schedule="cosine", lr=1.0, warmup_epochs=10, warmup_lr=0.1, min_lr=0.2)
+    recipe = OptimizerRecipe(schedule="cosine", lr=1.0, warmup=1 / 11, warmup_lr=0.1, min_lr=0.2)
     assert learning_rate(recipe, 0, 110) == pytest.approx(0.1)
     assert learning_rate(recipe, 5, 110) == pytest.approx(0.55)
     assert learning_rate(recipe, 10, 110) == pytest.approx(1.0)

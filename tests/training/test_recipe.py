@@ -24,7 +24,7 @@ def test_defaults_and_the_paper_recipe_are_appendix_a() -> None:
         assert (recipe.epochs, recipe.batch_size, recipe.label_smoothing, recipe.ema) == (15, 16, 0, 0)
         optimizer = recipe.optimizer
         assert (optimizer.name, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("sgd", 0.005, 0.9, 1e-4)
-        assert (optimizer.schedule, optimizer.milestones, optimizer.warmup_epochs) == ("steps", (11, 14), 0)
+        assert (optimizer.schedule, optimizer.milestones, optimizer.warmup) == ("steps", (11, 14), 0)
         assert (recipe.data.short_side, recipe.data.stride, recipe.data.flip) == ((256, 320), 32, 0.5)
 
 
@@ -50,6 +50,8 @@ def test_settings_change_a_recipe(tmp_path: Path) -> None:
         (["data.sampling=all"], "'clip', 'segments'"),
         (["epochs=0"], "epochs=0 must be at least 1"),
         (["micro_batch_size=99"], "micro_batch_size=99 must be in 1"),
+        (["steps=0"], "steps=0 must be at least 1"),
+        (["optimizer.warmup=2"], r"optimizer.warmup=2.0 must be in \[0, 1\)"),
         (["ema=1"], r"ema=1.0 must be in \[0, 1\)"),
     ],
 )
@@ -57,6 +59,15 @@ def test_wrong_settings(settings: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message) as error:
         load_recipe("scratch", settings)
     assert "\n" not in str(error.value)
+
+
+def test_steps_are_rounded_to_passes() -> None:
+    assert load_recipe("paper").num_epochs(1000) == 15
+    recipe = load_recipe("scratch", ["steps=100", "batch_size=16"])
+    assert recipe.num_epochs(160) == 10
+    assert recipe.num_epochs(161) == 9
+    assert recipe.num_epochs(5) == 100
+    assert recipe.num_epochs(10**6) == 1
 
 
 def test_unknown_recipe(tmp_path: Path) -> None:

@@ -116,13 +116,14 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: P
     from matplotlib.figure import Figure
 
     n = len(classes)
-    side = min(max(4.0, 1.5 + 0.36 * n), 40)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    side = min(max(3.0, 0.36 * n), 36.0)
+    names = 0.09 * max(map(len, classes)) if n <= 60 else 0.0  # inches; more names than that can't be read
+    figure = Figure(figsize=(side + names + 2, side + names + 1), layout="constrained")
     axes = figure.add_subplot()
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class", shrink=0.8)
-    if n <= 60:  # more names than that can't be read
+    if names:
         axes.set_xticks(range(n), classes, rotation=90)
         axes.set_yticks(range(n), classes)
         for row, column in np.argwhere(confusion):

@@ -110,7 +110,8 @@ def train(
     with replace_file(out / "recipe.yaml") as file:
         file.write_text(recipe_yaml(recipe), encoding="utf-8")
 
-    order = StepOrder(len(videos.items), recipe.batch_size, recipe.micro_batch_size, recipe.seed, recipe.epochs)
+    epochs = recipe.num_epochs(len(videos.items))
+    order = StepOrder(len(videos.items), recipe.batch_size, recipe.micro_batch_size, recipe.seed, epochs)
     batches = _load_batches(videos, recipe, model, order.micro_batches(progress.epoch, progress.step))
     log = _Log(out, progress.epoch, order.steps * progress.epoch + progress.step)
     bf16 = _computes_in_bfloat16(recipe, device)
@@ -123,12 +124,12 @@ def train(
             states["average"] = average.state_dict()
         save_checkpoint(checkpoint, progress, states)
 
-    while progress.epoch < recipe.epochs:
+    while progress.epoch < epochs:
         # One step: gradients of the micro-batches add up, then the optimizer moves.
         model.train()
         rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
         torch.manual_seed(int(rng.integers(2**63)))
-        lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, recipe.epochs)
+        lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
         set_learning_rate(optimizer, lr)
         seen, loss_sum, correct = 0, 0.0, 0.0
         for _ in range(order.num_micro_batches(progress.step)):
@@ -170,7 +171,7 @@ def train(
         epoch_seen += seen
         elapsed = time.monotonic() - epoch_start
         report = Report(
-            progress.epoch, recipe.epochs, progress.step, order.steps,
+            progress.epoch, epochs, progress.step, order.steps,
             progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
             epoch_seen / elapsed, waited / elapsed,
         )  # fmt: skip
@@ -181,7 +182,7 @@ def train(
             figures: dict[str, Any] = {"loss": report.loss, "top1": report.top1, "lr": lr}
             epoch_over = progress.epoch + 1
             progress = Progress(epoch=epoch_over, best=progress.best, bad=progress.bad)
-            if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == recipe.epochs):
+            if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == epochs):
                 tested = average.model if average else model
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     result = evaluate(tested, validation, _preprocessing(model), workers=recipe.data.workers)
@@ -192,7 +193,7 @@ def train(
                 on_report(dataclasses.replace(report, validation=result))
             log.epoch(epoch_over, order.steps * epoch_over, figures)
             epoch_start, epoch_seen, waited = time.monotonic(), 0, 0.0
-        if time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes or progress.epoch == recipe.epochs:
+        if time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes or progress.epoch == epochs:
             save_state()
             saved_at = time.monotonic()
 

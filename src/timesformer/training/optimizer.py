@@ -43,12 +43,13 @@ def _level(name: str, top: int) -> int:
 
 def learning_rate(recipe: OptimizerRecipe, epoch: float, epochs: int) -> float:
     """The learning rate at a point of the run, such as epoch 1.5 of 15."""
-    if epoch < recipe.warmup_epochs:
-        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+    warmup = recipe.warmup * epochs
+    if epoch < warmup:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / warmup
     if recipe.schedule == "steps":
         return recipe.lr * 0.1 ** sum(epoch >= milestone for milestone in recipe.milestones)
-    progress: float = (epoch - recipe.warmup_epochs) / max(epochs - recipe.warmup_epochs, 1e-9)
-    return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+    progress = (epoch - warmup) / (epochs - warmup)
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

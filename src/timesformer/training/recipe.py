@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,8 +78,8 @@ class OptimizerRecipe:
     """divide by 10 at each milestone, or follow a cosine down to min_lr"""
     milestones: tuple[int, ...] = (11, 14)
     """epochs at which the learning rate is divided by 10 (schedule steps)"""
-    warmup_epochs: float = 0.0
-    """epochs of linear growth from warmup_lr"""
+    warmup: float = 0.0
+    """share of the run in which the learning rate grows linearly from warmup_lr"""
     warmup_lr: float = 0.0
     """learning rate at the start of the warm-up"""
     min_lr: float = 0.0
@@ -101,6 +102,8 @@ class Recipe:
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
     """passes over the training videos"""
+    steps: int | None = None
+    """steps of the optimizer, instead of `epochs`, rounded to whole passes: few videos are passed over more often"""
     batch_size: int = 16
     """videos a step of the optimizer"""
     micro_batch_size: int | None = None
@@ -122,14 +125,23 @@ class Recipe:
     max_bad_share: float = 0.1
     """share of the training videos that may fail to decode before the run stops"""
 
+    def num_epochs(self, num_videos: int) -> int:
+        """Passes over a number of videos: `epochs`, or as many as `steps` takes."""
+        if self.steps is None:
+            return self.epochs
+        return max(1, round(self.steps / math.ceil(num_videos / self.batch_size)))
+
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
-        if not 0 <= self.data.trim < 1:
-            raise ValueError(f"data.trim={self.data.trim} must be in [0, 1)")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        for name, share in (("data.trim", self.data.trim), ("optimizer.warmup", self.optimizer.warmup)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name}={share} must be in [0, 1)")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must be in [0, 1)")
 
