@@ -198,7 +198,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(videos: Path, tmp_path: Path) -
 def test_start_from_another_model(videos: Path, tmp_path: Path) -> None:
     listed = read_videos(videos, "train")
     train(listed, tmp_path / "first", recipe())
-    model = train(listed, tmp_path / "second", recipe(f"init={tmp_path / 'first'}", "optimizer.lr=1e-12"))
+    model = train(
+        listed, tmp_path / "second", recipe(f"init={tmp_path / 'first'}", "optimizer.lr=1e-12", "optimizer.min_lr=0")
+    )
     for name, value in weights(tmp_path / "first").items():
         torch.testing.assert_close(model.state_dict()[name], value, atol=1e-6, rtol=0)
 
