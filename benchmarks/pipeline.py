@@ -16,7 +16,7 @@ from timesformer.training.loop import make_model
 from timesformer.training.optimizer import make_optimizer
 from timesformer.training.recipe import load_recipe
 from timesformer.video.clips import ClipDataset, collate
-from timesformer.video.datasets import read_videos
+from timesformer.video.datasets import VideoList, read_videos
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset
 from timesformer.video.transforms import TrainTransform
@@ -33,16 +33,17 @@ def main() -> None:
     write_result("pipeline", {"model": "recipe scratch", "batch": BATCH, "share_of_one_training_step": shares})
 
 
-def measure(videos: object, folder: Path) -> dict[str, float]:
+def measure(videos: VideoList, folder: Path) -> dict[str, float]:
     recipe = load_recipe("scratch", ["data.flip=0"])
-    model = make_model(recipe, videos).train()  # type: ignore[arg-type]
+    model = make_model(recipe, videos).train()
     optimizer = make_optimizer(model, recipe.optimizer)
     preprocessing, data = Preprocessing(**(model.preprocessing or {})), recipe.data
+    low, high = (round(side * preprocessing.image_size) for side in data.short_side)
     transform = TrainTransform(
-        preprocessing.image_size, data.short_side, data.flip, data.scale, data.rand_augment, data.erasing
+        preprocessing.image_size, (low, high), data.flip, data.scale, data.rand_augment, data.erasing
     )
     decoded, cached = (
-        ClipDataset(videos, preprocessing, transform, seed=0, short_side=data.short_side[1], cache=cache)  # type: ignore[arg-type]
+        ClipDataset(videos, preprocessing, transform, seed=0, short_side=high, cache=cache)
         for cache in (None, folder / "frames")
     )
 

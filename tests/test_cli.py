@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from timesformer.cli import main
+from timesformer.training.recipe import load_recipe
 from timesformer.video.synthetic import write_dataset
 
 QUICK = [
     "model={name: timesformer_tiny, num_frames: 4, image_size: 32, patch_size: 16, embed_dim: 24, depth: 1}",
-    "data={sampling: segments, short_side: [32, 40], flip: 0, workers: 1}", "epochs=2", "batch_size=16",
+    "data={sampling: segments, short_side: [1, 1.25], flip: 0, workers: 1}", "epochs=2", "steps=null", "batch_size=16",
 ]  # fmt: skip
 
 
@@ -108,7 +113,8 @@ def test_a_failing_job_is_one_clear_line(
 @pytest.mark.parametrize(
     "arguments",
     [[], ["fly"], ["train"], ["predict", "model"], ["evaluate", "m", "--data", "d", "--crops", "2"],
-     ["predict", "m", "v", "--clips", "0"], ["predict", "m", "v", "--clips", "all"]],
+     ["predict", "m", "v", "--clips", "0"], ["predict", "m", "v", "--clips", "all"],
+     ["predict", "m", "v", "--top", "0"], ["check", "d", "--workers", "-1"]],
 )  # fmt: skip
 def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -145,3 +151,51 @@ def test_every_real_clip_is_predicted_or_named(run: Path, shared_data: Path) -> 
     broken = {"empty.mp4", "garbage.mp4", "text_named.mp4", "SOURCES.txt"}
     assert broken <= {Path(result["video"]).name for result in failed}
     assert len(failed) <= 12
+
+
+def test_videos_held_out_of_class_folders_are_listed_for_testing(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "my videos, all"
+    for path in data.glob("*/train_*.mp4"):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.parent.name)
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(folder), "--out", str(out), "--set", *QUICK, "data.validation=0.25"]) == 0
+    assert f"evaluate {out} --data {out / 'held_out.csv'}" in capsys.readouterr().err
+    assert main(["evaluate", str(out), "--data", str(out / "held_out.csv"), "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["videos"] == 8
+    assert "note:" not in captured.err
+    assert main(["evaluate", str(out), "--data", str(folder), "--json", "-"]) == 0
+    assert "has no test split; this is all of it" in capsys.readouterr().err
+
+
+def test_print_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    arguments = ["train", "--data", "x", "--out", "y", "--print-recipe"]
+    assert main([*arguments, "--set", "epochs=7"]) == 0
+    file.write_text(capsys.readouterr().out)
+    assert "epochs: 7" in file.read_text()
+    assert load_recipe(str(file)) == load_recipe("scratch", ["epochs=7"])
+
+
+@pytest.mark.parametrize(
+    ("send", "sign"),
+    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)],  # Ctrl-C reaches the loader's processes too
+)
+def test_an_interrupted_run_saves_its_last_step(
+    data: Path, tmp_path: Path, send: Callable[[int, int], None], sign: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "timesformer", "train", "--data", str(data), "--out", str(out), "--set", *QUICK]
+    process = subprocess.Popen([*command, "epochs=100000"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    send(process.pid, sign)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.strip().endswith("interrupted: the same command with --resume goes on from here")
+    assert "Traceback" not in errors
+    assert (out / "checkpoint.pt").exists()

@@ -1,6 +1,7 @@
 """The command line: one subcommand a job, each a thin call into the package.
 
-Exit codes: 0 done, 1 the job failed, 2 wrong use. With `--json -`, standard output holds the JSON and nothing else.
+Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos), 2 wrong use.
+With `--json -`, standard output holds the JSON and nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from timesformer.evaluation.views import Clips
+    from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
 
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
@@ -47,7 +48,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
 
-    return (WeightsError, TrainingError, RecipeError, DataError, VideoError, ValueError, TypeError, OSError)
+    return (WeightsError, TrainingError, RecipeError, DataError, VideoError, ValueError, OSError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,31 +67,42 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "train a model on labelled videos")
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
-    train.add_argument("--recipe", help="name or YAML file: paper, finetune (default with init), scratch (default)")
-    train.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the recipe")
-    train.add_argument("--val", type=Path, help="videos to validate on; otherwise DIR's own validation list")
+    train.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="scratch (default), finetune (default with --set init=…), paper, or a YAML file",
+    )
+    train.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="change the recipe, as in: --set epochs=50 data.flip=0 model.depth=8",
+    )  # fmt: skip
+    train.add_argument("--print-recipe", action="store_true", help="print the recipe, with all its keys, and stop")
+    train.add_argument("--val", type=Path, help="videos to validate on; by default DIR's own validation list")
     train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
 
     evaluate = command("evaluate", _evaluate, "test a model on labelled videos")
     _add_model(evaluate)
     _add_data(evaluate)
     _add_views(evaluate)
-    evaluate.add_argument("--split", default="test", choices=["train", "val", "test"], help="default: %(default)s")
+    evaluate.add_argument(
+        "--split", default="test", choices=["train", "val", "test"],
+        help="which list or folder of DIR; a DIR without splits is read whole (default: %(default)s)",
+    )  # fmt: skip
     evaluate.add_argument("--out", type=Path, help="folder for metrics, predictions and confusion matrix")
-    evaluate.add_argument("--workers", type=int, default=2, help="processes that decode (default: %(default)s)")
+    evaluate.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
     _add_json(evaluate)
 
     predict = command("predict", _predict, "classify videos")
     _add_model(predict)
     predict.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, or folder of frames")
-    predict.add_argument("--top", type=int, default=5, help="classes to name (default: %(default)s)")
+    predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
     _add_views(predict)
     _add_json(predict)
 
     check = command("check", _check, "find every broken, short or unlabelled video before training does")
     check.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos")
-    check.add_argument("--min-frames", type=int, default=8, help="fewer count as short (default: %(default)s)")
-    check.add_argument("--workers", type=int, default=2, help="processes that decode (default: %(default)s)")
+    check.add_argument("--min-frames", type=_count, default=8, help="fewer count as short (default: %(default)s)")
+    check.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
     _add_json(check)
     return parser
 
@@ -101,7 +113,11 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder of class folders, or `path label` list(s)"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), or one list",
     )
 
 
@@ -116,62 +132,81 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
 
 
-def _clips(text: str) -> Clips:
-    if text == "cover":
-        return "cover"
+def _count(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor `cover`")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+
+
+def _clips(text: str) -> Clips:
+    return "cover" if text == "cover" else _count(text)
 
 
 def _train(args: argparse.Namespace) -> int:
     from timesformer.display import TrainingDisplay
     from timesformer.training.loop import train
-    from timesformer.training.recipe import load_recipe
-    from timesformer.video.datasets import read_videos
+    from timesformer.training.recipe import load_recipe, recipe_yaml
 
     saved = args.out / "recipe.yaml"
     name = args.recipe or (str(saved) if args.resume and saved.exists() else _default_recipe(args.set))
     recipe = load_recipe(name, args.set)
-    videos = read_videos(args.data, "train")
-    videos, validation = _validation(args, videos, recipe.data.validation, recipe.seed)
+    if args.print_recipe:
+        print(recipe_yaml(recipe), end="")
+        return 0
+    videos, validation = _training_videos(args, recipe)
     with TrainingDisplay(console, videos, validation) as display:
-        train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=display)
+        try:
+            train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=display)
+        except KeyboardInterrupt:
+            console.print("interrupted: the same command with --resume goes on from here")
+            return 1
     bad = args.out / "bad_videos.txt"
     if bad.exists():
         count = len(bad.read_text(encoding="utf-8").splitlines())
         console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
-    console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {args.data}", soft_wrap=True)
+    test = args.out / _HELD_OUT if (args.out / _HELD_OUT).exists() else args.data
+    console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {test}", soft_wrap=True)
     return 0
+
+
+_HELD_OUT = "held_out.csv"
 
 
 def _default_recipe(settings: Sequence[str]) -> str:
     return "finetune" if any(setting.startswith("init=") for setting in settings) else "scratch"
 
 
-def _validation(
-    args: argparse.Namespace, videos: VideoList, share: float, seed: int
-) -> tuple[VideoList, VideoList | None]:
-    """Videos to train on and to validate on: --val, or the data's own list, or else a share of the training videos."""
-    from timesformer.video.datasets import hold_out, read_videos, splits
+def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoList, VideoList | None]:
+    """Videos to train on, and to validate on: --val, the data's own list, or videos held out, which are then listed."""
+    from timesformer.video.datasets import hold_out, read_videos, splits, write_list
 
-    if args.val:
-        return videos, read_videos(args.val, "val", classes=videos.classes)
-    if "val" in splits(args.data):
-        return videos, read_videos(args.data, "val", classes=videos.classes)
-    if share:
-        return hold_out(videos, share, seed)
-    return videos, None
+    videos = read_videos(args.data, "train")
+    own = splits(args.data)
+    if args.val or "val" in own:
+        validation = read_videos(args.val or args.data, "val", classes=videos.classes)
+        return videos, validation.for_task(videos.multi_label)
+    if "test" in own or not recipe.data.validation:
+        return videos, None
+    rest, held = hold_out(videos, recipe.data.validation, recipe.seed)
+    if not held.items:
+        console.print("[yellow]too few videos to hold any out: no validation[/]")
+        return videos, None
+    write_list(args.out / _HELD_OUT, held)
+    return rest, held
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.predictor import VideoClassifier
-    from timesformer.video.datasets import read_videos
+    from timesformer.video.datasets import read_videos, splits
 
     classifier = VideoClassifier.from_pretrained(args.model)
-    videos = read_videos(args.data, args.split, classes=classifier.classes)
+    videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
+    if args.data.is_dir() and args.split not in (own := splits(args.data)):
+        console.print(
+            f"[yellow]note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}[/]"
+        )
     with track(console, "evaluate", len(videos.items)) as advance:
         result = evaluate(
             classifier.model, videos, classifier.preprocessing,
@@ -252,7 +287,3 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield new
-        with new.open("rb") as file:  # on disk before it takes the name: a power cut leaves the old file or the new
+        with new.open("r+b") as file:  # on disk before it takes the name: a power cut leaves the old file or the new
             os.fsync(file.fileno())
         os.replace(new, path)
     finally:

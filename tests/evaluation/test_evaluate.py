@@ -17,7 +17,7 @@ import timesformer
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.evaluation.views import load_views, score_views
 from timesformer.predictor import VideoClassifier
-from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
@@ -69,9 +69,11 @@ def test_covering_views_show_every_part(videos: VideoList) -> None:
     assert len(load_views(videos.items[0].path, PREPROCESSING, clips="cover")) == 3  # 20 frames, 8 a clip
 
 
-def test_segments_have_one_clip(videos: VideoList) -> None:
+def test_clips_of_segments_all_span_the_video(videos: VideoList) -> None:
     segments = replace(PREPROCESSING, sampling="segments")
-    assert len(load_views(videos.items[0].path, segments, clips=5)) == 1
+    assert segments.view_indices(41, 2).tolist() == [[2, 12, 22, 32], [7, 17, 27, 37]]
+    assert segments.view_indices(41, 1).tolist() == segments.view_indices(41, "cover").tolist() == [[5, 15, 25, 35]]
+    assert len(load_views(videos.items[0].path, segments, clips=5)) == 5
 
 
 @pytest.mark.parametrize(("clips", "crops", "message"), [(0, 1, "num_clips"), (1, 2, "num_crops must be 1 or 3")])
@@ -161,6 +163,12 @@ def test_several_labels(videos: VideoList, model: timesformer.TimeSformer, tmp_p
     assert "top1" not in summary
     result.write(tmp_path)
     assert not (tmp_path / "confusion.png").exists()
+
+
+def test_a_list_must_suit_the_task_of_the_model(videos: VideoList) -> None:
+    assert videos.for_task(True).multi_label
+    with pytest.raises(DataError, match="has several labels a video, the model only one"):
+        videos.for_task(True).for_task(False)
 
 
 def test_a_list_of_nothing_but_broken_videos(videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path) -> None:

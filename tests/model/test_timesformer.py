@@ -151,9 +151,12 @@ def test_no_head() -> None:
         ({"patch_size": 7}, "height and width must be multiples of patch_size=7"),
         ({"image_size": (32, 36)}, "frames of 32x36 px"),
         ({"num_heads": 5}, "embed_dim=48 must be a multiple of num_heads=5"),
-        ({"num_frames": 0}, "num_frames=0 must be at least 1"),
+        ({"num_frames": 0}, "num_frames=0 must be a whole number from 1 up"),
+        ({"depth": "two"}, "depth='two' must be a whole number"),
+        ({"image_size": 64.5}, "image_size=64.5 must be one or two whole numbers"),
+        ({"image_size": (32, 32, 32)}, "must be one or two whole numbers"),
         ({"drop_path": 1.0}, r"drop_path=1.0 must be in \[0, 1\)"),
-        ({"num_classes": -1}, "num_classes=-1 must be 0"),
+        ({"num_classes": -1}, "num_classes=-1 must be a whole number from 0"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
@@ -164,7 +167,7 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_wrong_names() -> None:
     with pytest.raises(ValueError, match="model 'vit' is not one of timesformer_tiny"):
         timesformer.create_model("vit")
-    with pytest.raises(TypeError, match="model option 'classes' is not one of num_classes"):
+    with pytest.raises(ValueError, match="model option 'classes' is not one of num_classes"):
         timesformer.create_model("timesformer_tiny", classes=3)
 
 

@@ -27,6 +27,14 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_preprocessing_follows_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    model = make()
+    model.preprocessing = {"num_frames": 4, "stride": 8, "sampling": "clip", "image_size": 32}
+    model.save_pretrained(tmp_path)
+    other = timesformer.load_model(tmp_path, num_frames=2, image_size=64)
+    assert other.preprocessing == {"num_frames": 2, "stride": 8, "sampling": "clip", "image_size": 64}
+
+
 def test_a_run_folder_is_a_model_its_best_first(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path / "last")
     assert timesformer.load_model(tmp_path).config.num_classes == 5
@@ -99,5 +107,5 @@ def test_a_missing_weight_is_named(tmp_path: Path) -> None:
 
 def test_unknown_override(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="model option 'frames' is not one of"):
+    with pytest.raises(ValueError, match="model option 'frames' is not one of"):
         timesformer.load_model(tmp_path, frames=3)

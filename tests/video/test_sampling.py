@@ -151,3 +151,15 @@ def test_random_segments_reach_both_edges() -> None:
 def test_bad_arguments_are_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         call()
+
+
+@given(n=st.integers(1, 300), num_frames=st.integers(1, 40), num_clips=st.integers(1, 12))
+def test_clips_of_segments_lie_evenly_in_them(n: int, num_frames: int, num_clips: int) -> None:
+    clips = sampling.uniform_segments(n, num_frames, num_clips)
+    assert clips.shape == (num_clips, num_frames)
+    edges = np.round(np.arange(num_frames + 1) * (n - 1) / num_frames)
+    assert (clips >= edges[:-1]).all()
+    assert (clips <= edges[1:]).all()
+    expected = edges[:-1] + np.diff(edges) * (np.arange(num_clips)[:, None] + 0.5) / num_clips
+    assert np.abs(clips - expected).max() < 1
+    assert np.array_equal(sampling.uniform_segments(n, num_frames, 1)[0], sampling.centre_segments(n, num_frames))

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.views import Clips, load_views, score_views
 from timesformer.files import replace_file
-from timesformer.video.clips import BadVideo, load
+from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
 from timesformer.video.preprocessing import Preprocessing
@@ -92,18 +92,22 @@ class Evaluation:
         """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`."""
         with replace_file(folder / "metrics.json") as file:
             file.write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
-        with replace_file(folder / "predictions.csv") as file, file.open("w", newline="", encoding="utf-8") as out:
+        with (
+            replace_file(folder / "predictions.csv") as file,
+            file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+        ):
             rows = csv.writer(out)
             rows.writerow(["path", "labels", "predicted", *self.classes])
             for item, scores in zip(self.items, self.scores, strict=True):
                 labels = " ".join(self.classes[label] for label in item.labels)
                 rows.writerow([item.path, labels, self.classes[scores.argmax()], *(f"{score:.6f}" for score in scores)])
-        if self.bad:
-            with replace_file(folder / "bad_videos.txt") as file:
-                file.write_text("".join(f"{bad.path}\t{bad.reason}\n" for bad in self.bad), encoding="utf-8")
+        write_bad_videos(folder / "bad_videos.txt", self.bad)
         if self.multi_label:
             return
-        with replace_file(folder / "confusion.csv") as file, file.open("w", newline="", encoding="utf-8") as out:
+        with (
+            replace_file(folder / "confusion.csv") as file,
+            file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+        ):
             rows = csv.writer(out)
             rows.writerow(["true \\ predicted", *self.classes])
             rows.writerows([name, *counts] for name, counts in zip(self.classes, self.confusion, strict=True))

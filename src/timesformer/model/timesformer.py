@@ -28,7 +28,7 @@ class ModelConfig:
 
     Attributes:
         num_classes: outputs of the head; 0 leaves the head out, and the model returns its features.
-        attention: the scheme, one of `timesformer.model.SCHEMES`.
+        attention: the scheme: `space_only`, `joint_space_time` or `divided_space_time`.
         num_frames: frames F of a clip. Clips of another length are accepted: time positions are resized.
         image_size: height and width of a frame in pixels; one number for a square. Other sizes are accepted too.
         patch_size: side P of a patch in pixels; divides the height and width of every clip.
@@ -55,21 +55,32 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image_size, int):  # JSON and YAML bring a list
+        if isinstance(self.image_size, list):  # as JSON and YAML bring it
             object.__setattr__(self, "image_size", tuple(self.image_size))
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
         if self.attention not in SCHEMES:
             raise ValueError(f"attention={self.attention!r} is not one of {', '.join(SCHEMES)}")
-        for name in ("num_frames", "patch_size", "in_channels", "embed_dim", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes={self.num_classes} must be 0 (no head) or more")
+        least = dict.fromkeys(("num_frames", "patch_size", "in_channels", "embed_dim", "depth", "num_heads"), 1)
+        for name, smallest in {**least, "num_classes": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < smallest:
+                raise ValueError(f"{name}={value!r} must be a whole number from {smallest} up")
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim={self.embed_dim} must be a multiple of num_heads={self.num_heads}")
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
         _patch_grid(*self.frame_size, self.patch_size)
+
+    def replace(self, **options: Any) -> ModelConfig:
+        """A configuration with other values of some options; ValueError for one that does not exist."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for option in options:
+            if option not in known:
+                raise ValueError(f"model option {option!r} is not one of {', '.join(known)}")
+        return dataclasses.replace(self, **options)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -91,7 +102,7 @@ class TimeSformer(nn.Module):
         classes: names of the classes, one a logit, where known; saved with the model.
         multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
         preprocessing: how a video becomes this model's input, where known; saved with the model
-            (see `timesformer.evaluation.Preprocessing`).
+            (see `timesformer.video.preprocessing.Preprocessing`).
         activation_checkpointing: recompute each block in the backward pass instead of keeping its activations.
     """
 

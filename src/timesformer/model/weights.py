@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -37,7 +36,7 @@ def load_model(source: str | Path, **overrides: Any) -> TimeSformer:
 
     Raises:
         WeightsError: nothing readable there, or weights of another shape than the model's.
-        ValueError, TypeError: an override that does not exist or is not allowed.
+        ValueError: an override that does not exist or is not allowed.
     """
     folder = _model_folder(Path(source))
     try:
@@ -47,11 +46,7 @@ def load_model(source: str | Path, **overrides: Any) -> TimeSformer:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise WeightsError(f"{folder}: no model can be read from it: {error}") from error
 
-    known = [field.name for field in dataclasses.fields(ModelConfig)]
-    for option in overrides:
-        if option not in known:
-            raise TypeError(f"model option {option!r} is not one of {', '.join(known)}")
-    model = TimeSformer(dataclasses.replace(own, **overrides))
+    model = TimeSformer(own.replace(**overrides))
     if model.config.num_classes == own.num_classes:
         model.classes = tuple(about["classes"]) if about.get("classes") else None
         model.multi_label = bool(about.get("multi_label"))
@@ -61,7 +56,9 @@ def load_model(source: str | Path, **overrides: Any) -> TimeSformer:
         )
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
-    model.preprocessing = about.get("preprocessing")
+    if about.get("preprocessing"):
+        sizes = {name: value for name, value in overrides.items() if name in ("num_frames", "image_size")}
+        model.preprocessing = {**about["preprocessing"], **sizes}
     _fit(weights, model, own.grid, folder)
     model.load_state_dict(weights)
     return model.eval()

@@ -11,8 +11,12 @@ import dataclasses
 import hashlib
 import json
 import math
+import pickle
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,7 @@ from timesformer.model.weights import load_model
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
 from timesformer.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 from timesformer.training.recipe import Recipe, recipe_yaml
-from timesformer.video.clips import Batch, ClipDataset, collate, load
+from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform, mixup_cutmix
@@ -85,6 +89,7 @@ def train(
 
     Raises:
         TrainingError: no videos; `out` holds another run; too many bad videos; the loss is not finite.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step under way, with a checkpoint of it.
     """
     out = Path(out)
     checkpoint = out / "checkpoint.pt"
@@ -101,12 +106,17 @@ def train(
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     progress = Progress()
     if checkpoint.exists():
-        progress, states = load_checkpoint(checkpoint)
+        try:
+            progress, states = load_checkpoint(checkpoint)
+        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{checkpoint} can't be read ({error}): remove {out} to start anew") from error
         _check_same_run(checkpoint, states["run"], _run_identity(recipe, videos))
         model.load_state_dict(states["model"])
         optimizer.load_state_dict(states["optimizer"])
         if average:
             average.load_state_dict(states["average"])
+    if not progress.bad:
+        (out / "bad_videos.txt").unlink(missing_ok=True)
     with replace_file(out / "recipe.yaml") as file:
         file.write_text(recipe_yaml(recipe), encoding="utf-8")
 
@@ -124,80 +134,83 @@ def train(
             states["average"] = average.state_dict()
         save_checkpoint(checkpoint, progress, states)
 
-    while progress.epoch < epochs:
-        # One step: gradients of the micro-batches add up, then the optimizer moves.
-        model.train()
-        rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
-        torch.manual_seed(int(rng.integers(2**63)))
-        lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
-        set_learning_rate(optimizer, lr)
-        seen, loss_sum, correct = 0, 0.0, 0.0
-        for _ in range(order.num_micro_batches(progress.step)):
-            asked = time.monotonic()
-            batch = next(batches)
-            waited += time.monotonic() - asked
-            _note_bad_videos(batch, progress, out, len(videos.items), recipe.max_bad_share)
-            if not len(batch.clips):
-                continue
-            clips, targets = batch.clips.to(device), batch.targets.to(device)
-            mixed, soft = mixup_cutmix(clips, targets, recipe.data.mixup, recipe.data.cutmix, rng)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(mixed).float()
-            loss = _loss(logits, soft, videos.multi_label, recipe.label_smoothing)
-            loss.backward()
-            seen += len(clips)
-            loss_sum += loss.item()
-            correct += _num_correct(logits, soft)
-        if seen:
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    parameter.grad /= seen
-            if not np.isfinite(loss_sum):
-                raise TrainingError(
-                    f"the loss is {loss_sum} in epoch {progress.epoch}, step {progress.step}: try a lower optimizer.lr "
-                    f"than {recipe.optimizer.lr}, optimizer.clip_grad=1 or precision=float32"
-                )
-            if recipe.optimizer.clip_grad:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
-            optimizer.step()
-            optimizer.zero_grad()
-            if average:
-                average.update(model)
-
-        progress.step += 1
-        progress.seen += seen
-        progress.loss += loss_sum
-        progress.correct += correct
-        epoch_seen += seen
-        elapsed = time.monotonic() - epoch_start
-        report = Report(
-            progress.epoch, epochs, progress.step, order.steps,
-            progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
-            epoch_seen / elapsed, waited / elapsed,
-        )  # fmt: skip
-        log.step(order.steps * progress.epoch + progress.step, loss=loss_sum / max(seen, 1), lr=lr)
-        on_report(report)
-
-        if progress.step == order.steps:
-            figures: dict[str, Any] = {"loss": report.loss, "top1": report.top1, "lr": lr}
-            epoch_over = progress.epoch + 1
-            progress = Progress(epoch=epoch_over, best=progress.best, bad=progress.bad)
-            if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == epochs):
-                tested = average.model if average else model
+    with StopRequest() as stop, closing(log):
+        while progress.epoch < epochs:
+            # One step: gradients of the micro-batches add up, then the optimizer moves.
+            model.train()
+            rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
+            torch.manual_seed(int(rng.integers(2**63)))
+            lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
+            set_learning_rate(optimizer, lr)
+            seen, loss_sum, correct = 0, 0.0, 0.0
+            for _ in range(order.num_micro_batches(progress.step)):
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                _note_bad_videos(batch, progress, out, len(videos.items), recipe.max_bad_share)
+                if not len(batch.clips):
+                    continue
+                clips, targets = batch.clips.to(device), batch.targets.to(device)
+                mixed, soft = mixup_cutmix(clips, targets, recipe.data.mixup, recipe.data.cutmix, rng)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    result = evaluate(tested, validation, _preprocessing(model), workers=recipe.data.workers)
-                figures["validation_accuracy"] = result.accuracy
-                if progress.best is None or result.accuracy >= progress.best:
-                    progress.best = result.accuracy
-                    tested.save_pretrained(out / "best")
-                on_report(dataclasses.replace(report, validation=result))
-            log.epoch(epoch_over, order.steps * epoch_over, figures)
-            epoch_start, epoch_seen, waited = time.monotonic(), 0, 0.0
-        if time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes or progress.epoch == epochs:
-            save_state()
-            saved_at = time.monotonic()
+                    logits = model(mixed).float()
+                loss = _loss(logits, soft, videos.multi_label, recipe.label_smoothing)
+                loss.backward()
+                seen += len(clips)
+                loss_sum += loss.item()
+                correct += _num_correct(logits, soft)
+            if seen:
+                for parameter in model.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad /= seen
+                if not np.isfinite(loss_sum):
+                    raise TrainingError(
+                        f"epoch {progress.epoch}, step {progress.step}: the loss is {loss_sum}; try an optimizer.lr "
+                        f"below {recipe.optimizer.lr}, optimizer.clip_grad=1 or precision=float32"
+                    )
+                if recipe.optimizer.clip_grad:
+                    nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
+                optimizer.step()
+                optimizer.zero_grad()
+                if average:
+                    average.update(model)
 
-    log.close()
+            progress.step += 1
+            progress.seen += seen
+            progress.loss += loss_sum
+            progress.correct += correct
+            epoch_seen += seen
+            elapsed = time.monotonic() - epoch_start
+            report = Report(
+                progress.epoch, epochs, progress.step, order.steps,
+                progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
+                epoch_seen / elapsed, waited / elapsed,
+            )  # fmt: skip
+            log.step(order.steps * progress.epoch + progress.step, loss=loss_sum / max(seen, 1), lr=lr)
+            on_report(report)
+
+            if progress.step == order.steps:
+                figures: dict[str, Any] = {"loss": report.loss, "top1": report.top1, "lr": lr}
+                epoch_over = progress.epoch + 1
+                progress = Progress(epoch=epoch_over, best=progress.best, bad=progress.bad)
+                if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == epochs):
+                    tested = average.model if average else model
+                    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                        result = evaluate(tested, validation, _preprocessing(model), workers=recipe.data.workers)
+                    figures["validation_accuracy"] = result.accuracy if result.items else None
+                    if result.items and (progress.best is None or result.accuracy >= progress.best):
+                        progress.best = result.accuracy
+                        tested.save_pretrained(out / "best")
+                    on_report(dataclasses.replace(report, validation=result))
+                log.epoch(epoch_over, order.steps * epoch_over, figures)
+                epoch_start, epoch_seen, waited = time.monotonic(), 0, 0.0
+            over = progress.epoch == epochs
+            if over or stop.asked or time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes:
+                save_state()
+                saved_at = time.monotonic()
+            if stop.asked and not over:
+                raise KeyboardInterrupt
+
     final = (average.model if average else model).eval()
     final.save_pretrained(out / "last")
     return final
@@ -260,15 +273,16 @@ def _load_batches(
 ) -> Iterator[Batch]:
     data = recipe.data
     preprocessing = _preprocessing(model)
+    low, high = (round(side * preprocessing.image_size) for side in data.short_side)
     transform = TrainTransform(
-        preprocessing.image_size, data.short_side, data.flip, data.scale, data.rand_augment, data.erasing
+        preprocessing.image_size, (low, high), data.flip, data.scale, data.rand_augment, data.erasing
     )
     dataset = ClipDataset(
         videos,
         preprocessing,
         transform,
         seed=recipe.seed,
-        short_side=data.short_side[1],
+        short_side=high,
         trim=data.trim,
         cache=data.cache_folder(),
     )
@@ -318,9 +332,8 @@ def _note_bad_videos(batch: Batch, progress: Progress, out: Path, total: int, ma
         return
     progress.bad.update(new)
     file = out / "bad_videos.txt"
-    with replace_file(file) as part:
-        part.write_text("".join(f"{path}\t{why}\n" for path, why in sorted(progress.bad.items())), encoding="utf-8")
-    if len(progress.bad) > max_share * total:
+    write_bad_videos(file, [BadVideo(path, reason) for path, reason in sorted(progress.bad.items())])
+    if len(progress.bad) > max(1, max_share * total):
         raise TrainingError(
             f"{len(progress.bad)} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
         )
@@ -329,7 +342,9 @@ def _note_bad_videos(batch: Batch, progress: Progress, out: Path, total: int, ma
 def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:
     """What must be the same for a run to go on: the settings that its weights depend on, and the videos."""
     settings = dataclasses.asdict(recipe)
-    del settings["checkpoint_minutes"], settings["max_bad_share"], settings["data"]["workers"]
+    for free in ("checkpoint_minutes", "max_bad_share", "validate_every", "activation_checkpointing"):
+        del settings[free]
+    del settings["data"]["workers"], settings["data"]["cache"]
     names = [(item.path.name, item.labels) for item in videos.items]
     identity: dict[str, Any] = {"videos": hashlib.sha256(repr((names, videos.classes)).encode()).hexdigest()}
     for name, value in settings.items():
@@ -341,10 +356,31 @@ def _check_same_run(checkpoint: Path, then: dict[str, Any], now: dict[str, Any])
     changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     if changed:
         name = changed[0]
+        values = "" if name == "videos" else f" ({then.get(name)}, now {now.get(name)})"
         raise TrainingError(
-            f"{checkpoint} is of a run with other {name} ({then.get(name)}, now {now.get(name)}): "
-            "resume with the same recipe and videos, or choose another folder"
+            f"{checkpoint} is of a run with other {name}{values}: resume with the same, or choose another folder"
         )
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a note that the loop heeds between steps; the next one acts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self.before = {sign: signal.signal(sign, self._ask) for sign in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        self.__exit__()
+
+    def __exit__(self, *_: object) -> None:
+        for sign, handler in self.before.items():
+            signal.signal(sign, handler)
 
 
 class _Log:
@@ -364,11 +400,12 @@ class _Log:
         for name, value in figures.items():
             self.board.add_scalar(f"step/{name}", value, step)
 
-    def epoch(self, epoch: int, step: int, figures: dict[str, float]) -> None:
+    def epoch(self, epoch: int, step: int, figures: dict[str, Any]) -> None:
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "step": step, **figures}) + "\n")
         for name, value in figures.items():
-            self.board.add_scalar(f"epoch/{name}", value, step)
+            if value is not None:
+                self.board.add_scalar(f"epoch/{name}", value, step)
 
     def close(self) -> None:
         self.board.close()

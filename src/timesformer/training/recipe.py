@@ -27,8 +27,8 @@ class DataRecipe:
     """source frames from one frame of a clip to the next"""
     trim: float = 0.0
     """largest share of a video that is cut off at its ends before the clip is taken"""
-    short_side: tuple[int, int] = (256, 320)
-    """range of the short side in pixels, drawn for each clip, from which the crop is taken"""
+    short_side: tuple[float, float] = (8 / 7, 10 / 7)
+    """range of the frames' short side in units of the model's image_size, drawn for each clip: 256 to 320 for 224"""
     scale: tuple[float, float] | None = None
     """crop a random share of the frame's area from this range instead (frames are decoded at the larger short_side)"""
     flip: float = 0.5
@@ -42,7 +42,7 @@ class DataRecipe:
     cutmix: float = 0.0
     """alpha of CutMix; 0 is off"""
     validation: float = 0.0
-    """share of the training videos held out, balanced over classes, where the data has no validation list"""
+    """share of the videos held out, balanced over classes, where the data has neither validation nor test videos"""
     cache: str | None = None
     """folder in which decoded frames are kept for the next epoch: for small data; 'auto' is the user's cache folder"""
     workers: int = 2
@@ -139,9 +139,13 @@ class Recipe:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
-        for name, share in (("data.trim", self.data.trim), ("optimizer.warmup", self.optimizer.warmup)):
+        shares = {"data.trim": self.data.trim, "data.validation": self.data.validation}
+        for name, share in {**shares, "optimizer.warmup": self.optimizer.warmup}.items():
             if not 0 <= share < 1:
                 raise ValueError(f"{name}={share} must be in [0, 1)")
+        for name, count in (("seed", self.seed), ("data.workers", self.data.workers)):
+            if count < 0:
+                raise ValueError(f"{name}={count} must be 0 or more")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema={self.ema} must be in [0, 1)")
 

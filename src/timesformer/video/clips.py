@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,27 +45,39 @@ class Batch:
 class FrameCache:
     """Frames of whole videos, decoded once at a short side and kept as files that are mapped into memory.
 
-    Worth its disk space (3 bytes a pixel) where the same short videos are read again and again.
+    Worth its disk space (3 bytes a pixel) where the same short videos are read again and again. Videos of more than
+    `LARGEST` bytes are not kept.
     """
+
+    LARGEST = 2**28
 
     def __init__(self, folder: Path, short_side: int) -> None:
         self.folder, self.short_side = folder, short_side
 
-    def frames(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        """All frames of a video: uint8 (n, H, W, 3), read from the disk as they are used."""
+    def frames(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+        """All frames of a video, uint8 (n, H, W, 3), read from the disk when used; None if not kept."""
         try:
             stat = path.stat()
-        except OSError as error:
-            raise VideoError(f"{path}: {error.strerror}") from error
-        key = f"{path.resolve()} {stat.st_mtime_ns} {stat.st_size} {self.short_side}"
-        file = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
-        if not file.exists():
-            with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
-                frames = torch.stack(list(video)).numpy()
-            with replace_file(file) as new, new.open("wb") as out:
-                np.save(out, frames)
-        mapped: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.load(file, mmap_mode="r")
+            key = os.fsencode(path.resolve()) + f" {stat.st_mtime_ns} {stat.st_size} {self.short_side}".encode()
+            file = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
+            if not file.exists() and not self._keep(path, file):
+                return None
+            mapped: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.load(file, mmap_mode="r")
+        except OSError:  # the video is not there, which its reader will say, or the disk is full
+            return None
         return mapped
+
+    def _keep(self, path: Path, file: Path) -> bool:
+        with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
+            shape = (len(video), video.height, video.width, 3)
+            if np.prod(shape) > self.LARGEST:
+                return False
+            with replace_file(file) as new:
+                frames = np.lib.format.open_memmap(new, mode="w+", dtype=np.uint8, shape=shape)
+                for place, frame in zip(frames, video, strict=True):
+                    place[:] = frame.numpy()
+                frames.flush()
+        return True
 
 
 class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
@@ -97,8 +111,8 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
         return self.transform(clip, rng), target
 
     def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
-        if self.cache:
-            frames = self.cache.frames(path)
+        frames = self.cache.frames(path) if self.cache else None
+        if frames is not None:
             return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng, self.trim)])
         with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
             return video.frames(self.preprocessing.training_indices(len(video), rng, self.trim))
@@ -106,10 +120,15 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
 
 def load(dataset: Dataset[T], *, workers: int, **options: Any) -> Iterator[Any]:
     """The items of a dataset, made by worker processes; `options` are DataLoader's."""
-    # Workers are forked: garbage with threads of its own, such as a decoder that someone left open, must be gone by
+    # Workers may be forked: garbage with threads of its own, such as a decoder that someone left open, must be gone by
     # then, since collecting it in a process that lacks those threads never ends.
     gc.collect()
-    return iter(DataLoader(dataset, num_workers=workers, **options))
+    return iter(DataLoader(dataset, num_workers=workers, worker_init_fn=_ignore_interrupt, **options))
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the main one decides what becomes of it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:
@@ -120,3 +139,13 @@ def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:
         return Batch(torch.empty(0), torch.empty(0), bad)
     clips, targets = zip(*good, strict=True)
     return Batch(torch.stack(clips), torch.stack(targets), bad)
+
+
+def write_bad_videos(file: Path, bad: Iterable[BadVideo]) -> None:
+    """Write a line `path TAB reason` for each bad video; no file where there is none."""
+    lines = [f"{video.path}\t{video.reason}\n" for video in bad]
+    if not lines:
+        file.unlink(missing_ok=True)
+        return
+    with replace_file(file) as new:
+        new.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from timesformer.files import replace_file
 from timesformer.video.decode import VIDEO_SUFFIXES, is_video_path
 
 SPLITS = ("train", "val", "test")
@@ -39,6 +40,12 @@ class VideoList:
     classes: tuple[str, ...]
     multi_label: bool
     source: Path
+
+    def for_task(self, multi_label: bool) -> VideoList:
+        """The same list for a model with several labels a video, or with one; DataError if it has more than one."""
+        if self.multi_label and not multi_label:
+            raise DataError(f"{self.source}: has several labels a video, the model only one")
+        return replace(self, multi_label=multi_label)
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,13 @@ class Vocabulary:
     @cached_property
     def _index(self) -> dict[str | None, int]:
         return {name: index for index, name in enumerate(self.classes)}
+
+
+def write_list(file: Path, videos: VideoList) -> None:
+    """Write a list that `read_videos` reads, given the same `classes`: absolute paths and integer labels."""
+    with replace_file(file) as new:
+        lines = [f'"{os.path.abspath(item.path)}",{" ".join(map(str, item.labels))}\n' for item in videos.items]
+        new.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
 def find_entries(source: Path) -> dict[str, list[Entry]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -31,10 +32,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.sampling not in ("clip", "segments"):
             raise ValueError(f"sampling={self.sampling!r} is not one of clip, segments")
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
-        return cls(**fields)
+        for name in ("num_frames", "stride", "image_size"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,10 +53,10 @@ class Preprocessing:
     def view_indices(self, n: int, clips: int | Literal["cover"]) -> NDArray[np.int64]:
         """Frame indices (K, F) of the clips by which a video of n frames is judged.
 
-        `segments` has one clip, the middle frames of the parts, whatever the number of clips asked for.
+        A clip of `segments` spans the whole video, so one of them covers it.
         """
         if self.sampling == "segments":
-            return sampling.centre_segments(n, self.num_frames)[None]
+            return sampling.uniform_segments(n, self.num_frames, 1 if clips == "cover" else clips)
         if clips == "cover":
             return sampling.covering_clips(n, self.num_frames, self.stride)
         return sampling.uniform_clips(n, self.num_frames, self.stride, clips)

@@ -68,6 +68,17 @@ def centre_segments(n: int, num_frames: int) -> Indices:
     return (edges[:-1] + edges[1:]) // 2
 
 
+def uniform_segments(n: int, num_frames: int, num_clips: int) -> Indices:
+    """K clips of a frame from each of F equal segments, at the middles of K equal parts of it: (K, F).
+
+    K = 1 is `centre_segments`.
+    """
+    _check(num_clips=num_clips)
+    edges = _segment_edges(n, num_frames)
+    parts = 2 * np.arange(num_clips, dtype=np.int64)[:, None] + 1
+    return edges[:-1] + (edges[1:] - edges[:-1]) * parts // (2 * num_clips)
+
+
 def _offsets(n: int, num_frames: int, stride: float) -> Indices:
     """The F indices of a clip that starts at 0 in a video of n frames."""
     steps: Indices = np.arange(num_frames, dtype=np.int64)
