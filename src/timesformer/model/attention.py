@@ -96,7 +96,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v for q, k and v of (groups, heads, tokens, d)."""
     # PyTorch's fused kernel for the CPU is several times slower than two matrix products in bfloat16 on short
     # sequences (benchmarks/attention.py); on long ones it saves memory.
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 2048:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 1024:
         with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
             weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
             return torch.matmul(weights, v)
