@@ -114,10 +114,16 @@ def test_every_kind_of_fault_is_found(data: Path) -> None:
     text = "\n".join(report.lines())
     assert all(f"{problem.path}: {problem.reason}" in text for problem in report.problems)
 
-    report.write_unusable(data / "bad.txt")
-    bad = [line.split("\t") for line in (data / "bad.txt").read_text().splitlines()]
-    assert [path for path, _ in bad] == [str(video) for video in (*videos[:3], *videos[5:])]
-    assert bad[0][1] == "unreadable: the file is empty"
+
+def test_a_video_in_two_lists_is_a_duplicate(data: Path) -> None:
+    first = (data / "train.csv").read_text().splitlines()[0]
+    with (data / "val.csv").open("a") as file:
+        file.write(f"{first}\n")
+    report = check_videos(data)
+    lines = len((data / "val.csv").read_text().splitlines())
+    assert [(problem.kind, problem.reason) for problem in report.problems] == [
+        ("duplicate", f"{data / 'val.csv'}:{lines}: {data / 'train.csv'}:1 names it already")
+    ]
 
 
 def test_json_has_the_same_keys_with_and_without_faults(clean: Path, tmp_path: Path) -> None:

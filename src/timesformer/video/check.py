@@ -19,7 +19,6 @@ from typing import Literal, get_args
 import av
 from av.stream import Disposition
 
-from timesformer.files import replace_file
 from timesformer.video.datasets import (
     DataError,
     Entry,
@@ -38,9 +37,8 @@ Kind = Literal[
     "missing",  # a list names it, but it is not there
     "unlabelled",  # no list or class folder labels it
     "bad_label",  # its label is no class
-    "duplicate",  # the same content as another video of the data
+    "duplicate",  # the same content as another video of the data, or named twice
 ]
-_UNUSABLE = ("unreadable", "audio_only", "truncated", "short", "missing")
 _QUANTITIES = ("frames", "height", "width", "fps")
 _SHARE_KEPT = 0.9  # of the promised frames or seconds; headers are often off by a little
 
@@ -125,13 +123,6 @@ class CheckReport:
                 lines += [f"  {problem.path}: {problem.reason}" for problem in found]
         return [*lines, "no problems" if self.ok else f"problems: {len(self.problems)}"]
 
-    def write_unusable(self, path: str | Path) -> None:
-        """Writes the videos that training cannot use, a `path<tab>kind: reason` line each."""
-        unusable = (problem for problem in self.problems if problem.kind in _UNUSABLE)
-        with replace_file(Path(path)) as new:
-            text = "".join(f"{problem.path}\t{problem.kind}: {problem.reason}\n" for problem in unusable)
-            new.write_text(text, encoding="utf-8", errors="surrogateescape")
-
 
 def check_videos(
     data: str | Path,
@@ -157,7 +148,12 @@ def check_videos(
         raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
     source = Path(data)
     parts = find_entries(source)
-    named = {entry.path: entry for part in parts.values() for entry in part}
+    named: dict[Path, Entry] = {}
+    repeated = []
+    for entry in (entry for part in parts.values() for entry in part):
+        earlier = named.setdefault(entry.path, entry)
+        if earlier is not entry:
+            repeated.append(Problem("duplicate", entry.path, f"{entry.where}: {earlier.where} names it already"))
     known = {os.path.abspath(path) for path in named}
     extra = [path for path in _walk(source) if os.path.abspath(path) not in known]
     missing = {path for path in named if not os.path.exists(path)}
@@ -165,6 +161,7 @@ def check_videos(
     facts = _inspect_all(videos, workers or os.cpu_count() or 1, time_limit, progress)
 
     classes, problems = _labels(parts, source)
+    problems += repeated
     problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
     problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
     first: dict[str, Path] = {}
