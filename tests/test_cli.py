@@ -167,6 +167,10 @@ def test_videos_held_out_of_class_folders_are_listed_for_testing(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["videos"] == 8
     assert "note:" not in captured.err
+    listed = (out / "held_out.csv").read_bytes()
+    other = ["train", "--data", str(folder), "--out", str(out), "--set", *QUICK, "data.validation=0.25", "seed=5"]
+    assert main(other) == main([*other, "--resume"]) == 1
+    assert (out / "held_out.csv").read_bytes() == listed, "a run that is refused changes nothing"
     assert main(["evaluate", str(out), "--data", str(folder), "--json", "-"]) == 0
     assert "has no test split; this is all of it" in capsys.readouterr().err
 

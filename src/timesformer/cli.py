@@ -146,6 +146,7 @@ def _train(args: argparse.Namespace) -> int:
     from timesformer.display import TrainingDisplay
     from timesformer.training.loop import train
     from timesformer.training.recipe import load_recipe, recipe_yaml
+    from timesformer.video.datasets import splits, write_list
 
     saved = args.out / "recipe.yaml"
     name = args.recipe or (str(saved) if args.resume and saved.exists() else _default_recipe(args.set))
@@ -162,14 +163,14 @@ def _train(args: argparse.Namespace) -> int:
             return 1
     bad = args.out / "bad_videos.txt"
     if bad.exists():
-        count = len(bad.read_text(encoding="utf-8").splitlines())
+        count = len(bad.read_bytes().splitlines())
         console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
-    test = args.out / _HELD_OUT if (args.out / _HELD_OUT).exists() else args.data
+    test = args.data
+    if validation and not args.val and "val" not in splits(args.data):
+        test = args.out / "held_out.csv"  # written now: a run that was refused must leave an earlier one's list alone
+        write_list(test, validation)
     console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {test}", soft_wrap=True)
     return 0
-
-
-_HELD_OUT = "held_out.csv"
 
 
 def _default_recipe(settings: Sequence[str]) -> str:
@@ -177,8 +178,8 @@ def _default_recipe(settings: Sequence[str]) -> str:
 
 
 def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoList, VideoList | None]:
-    """Videos to train on, and to validate on: --val, the data's own list, or videos held out, which are then listed."""
-    from timesformer.video.datasets import hold_out, read_videos, splits, write_list
+    """Videos to train on, and to validate on: --val, the data's own list, or a share of DIR that is held out."""
+    from timesformer.video.datasets import hold_out, read_videos, splits
 
     videos = read_videos(args.data, "train")
     own = splits(args.data)
@@ -191,7 +192,6 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
     if not held.items:
         console.print("[yellow]too few videos to hold any out: no validation[/]")
         return videos, None
-    write_list(args.out / _HELD_OUT, held)
     return rest, held
 
 
