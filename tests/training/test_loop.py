@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,30 @@ def test_start_from_another_model(videos: Path, tmp_path: Path) -> None:
     )
     for name, value in weights(tmp_path / "first").items():
         torch.testing.assert_close(model.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_a_resumed_run_does_not_need_the_model_it_started_from(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    train(listed, tmp_path / "first", recipe())
+    choices = recipe(f"init={tmp_path / 'first'}", "checkpoint_minutes=0")
+    train(listed, tmp_path / "whole", choices)
+    with pytest.raises(Stop):
+        train(listed, tmp_path / "parts", choices, on_report=stop_at(3))
+    shutil.rmtree(tmp_path / "first")
+    train(listed, tmp_path / "parts", choices, resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_fine_tuning_from_nothing_is_refused(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"starts from a trained model: name one \(init=MODEL\)"):
+        train(read_videos(videos, "train"), tmp_path, load_recipe("finetune"))
+
+
+def test_broken_validation_videos_are_named(videos: Path, tmp_path: Path) -> None:
+    held = with_broken(read_videos(videos, "val"), tmp_path, 1)
+    train(read_videos(videos, "train"), tmp_path / "run", recipe("validate_every=1"), validation=held)
+    lines = (tmp_path / "run" / "bad_validation_videos.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tmp_path / "broken_0.mp4")]
 
 
 @given(

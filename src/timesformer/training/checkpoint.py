@@ -33,6 +33,13 @@ class Progress:
     best: float | None = None
     bad: dict[str, str] = field(default_factory=dict)
 
+    def add(self, seen: int, loss: float, correct: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.seen += seen
+        self.loss += loss
+        self.correct += correct
+
 
 def save_checkpoint(file: Path, progress: Progress, states: dict[str, Any]) -> None:
     """Write the progress and the state dicts of model, optimizer and average; the last file stays until then."""

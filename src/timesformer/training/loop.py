@@ -15,7 +15,7 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.files import replace_file
 from timesformer.model.initialization import init_for_scratch
-from timesformer.model.timesformer import TimeSformer
+from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.variants import create_model
 from timesformer.model.weights import load_model
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
@@ -73,8 +74,8 @@ def train(
     """Train a model on a list of videos.
 
     The folder `out` gets `last` and, with validation, `best` (models for `timesformer.load_model`), `checkpoint.pt`
-    (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`, `tensorboard`, and `bad_videos.txt` (videos that
-    failed to decode, and why) if there were any.
+    (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`, `tensorboard`, and `bad_videos.txt` and
+    `bad_validation_videos.txt` (videos that failed to decode, and why) if there were any.
 
     Args:
         videos: what to train on.
@@ -99,18 +100,15 @@ def train(
         raise TrainingError(f"{out} holds a run already: go on with it (--resume) or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
 
-    torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = make_model(recipe, videos).to(device)
+    progress, states = Progress(), None
+    if checkpoint.exists():
+        progress, states = _read_states(checkpoint, _run_identity(recipe, videos))
+    torch.manual_seed(recipe.seed)
+    model = make_model(recipe, videos, ModelConfig(**states["config"]) if states else None).to(device)
     optimizer = make_optimizer(model, recipe.optimizer)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
-    progress = Progress()
-    if checkpoint.exists():
-        try:
-            progress, states = load_checkpoint(checkpoint)
-        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{checkpoint} can't be read ({error}): remove {out} to start anew") from error
-        _check_same_run(checkpoint, states["run"], _run_identity(recipe, videos))
+    if states:
         model.load_state_dict(states["model"])
         optimizer.load_state_dict(states["optimizer"])
         if average:
@@ -127,66 +125,36 @@ def train(
     bf16 = _computes_in_bfloat16(recipe, device)
     saved_at, epoch_start, epoch_seen, waited = time.monotonic(), time.monotonic(), 0, 0.0
 
-    def save_state() -> None:
-        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        states["run"] = _run_identity(recipe, videos)
-        if average:
-            states["average"] = average.state_dict()
-        save_checkpoint(checkpoint, progress, states)
+    def readable_batches(count: int) -> Iterator[Batch]:
+        nonlocal waited
+        for _ in range(count):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - asked
+            _note_bad_videos(batch, progress, out, len(videos.items), recipe.max_bad_share)
+            if len(batch.clips):
+                yield batch
 
     with StopRequest() as stop, closing(log):
         while progress.epoch < epochs:
-            # One step: gradients of the micro-batches add up, then the optimizer moves.
-            model.train()
             rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
             torch.manual_seed(int(rng.integers(2**63)))
             lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
             set_learning_rate(optimizer, lr)
-            seen, loss_sum, correct = 0, 0.0, 0.0
-            for _ in range(order.num_micro_batches(progress.step)):
-                asked = time.monotonic()
-                batch = next(batches)
-                waited += time.monotonic() - asked
-                _note_bad_videos(batch, progress, out, len(videos.items), recipe.max_bad_share)
-                if not len(batch.clips):
-                    continue
-                clips, targets = batch.clips.to(device), batch.targets.to(device)
-                mixed, soft = mixup_cutmix(clips, targets, recipe.data.mixup, recipe.data.cutmix, rng)
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    logits = model(mixed).float()
-                loss = _loss(logits, soft, videos.multi_label, recipe.label_smoothing)
-                loss.backward()
-                seen += len(clips)
-                loss_sum += loss.item()
-                correct += _num_correct(logits, soft)
-            if seen:
-                for parameter in model.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad /= seen
-                if not np.isfinite(loss_sum):
-                    raise TrainingError(
-                        f"epoch {progress.epoch}, step {progress.step}: the loss is {loss_sum}; try an optimizer.lr "
-                        f"below {recipe.optimizer.lr}, optimizer.clip_grad=1 or precision=float32"
-                    )
-                if recipe.optimizer.clip_grad:
-                    nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
-                optimizer.step()
-                optimizer.zero_grad()
-                if average:
-                    average.update(model)
+            micro_batches = readable_batches(order.num_micro_batches(progress.step))
+            taken = _take_step(model, optimizer, micro_batches, recipe, videos.multi_label, bf16, rng)
+            if average and taken.seen:
+                average.update(model)
 
-            progress.step += 1
-            progress.seen += seen
-            progress.loss += loss_sum
-            progress.correct += correct
-            epoch_seen += seen
+            progress.add(taken.seen, taken.loss, taken.correct)
+            epoch_seen += taken.seen
             elapsed = time.monotonic() - epoch_start
             report = Report(
                 progress.epoch, epochs, progress.step, order.steps,
                 progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
                 epoch_seen / elapsed, waited / elapsed,
             )  # fmt: skip
-            log.step(order.steps * progress.epoch + progress.step, loss=loss_sum / max(seen, 1), lr=lr)
+            log.step(order.steps * progress.epoch + progress.step, loss=taken.loss / max(taken.seen, 1), lr=lr)
             on_report(report)
 
             if progress.step == order.steps:
@@ -195,8 +163,7 @@ def train(
                 progress = Progress(epoch=epoch_over, best=progress.best, bad=progress.bad)
                 if validation and (epoch_over % recipe.validate_every == 0 or epoch_over == epochs):
                     tested = average.model if average else model
-                    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                        result = evaluate(tested, validation, _preprocessing(model), workers=recipe.data.workers)
+                    result = _validate(tested, validation, recipe, bf16, out)
                     figures["validation_accuracy"] = result.accuracy if result.items else None
                     if result.items and (progress.best is None or result.accuracy >= progress.best):
                         progress.best = result.accuracy
@@ -206,7 +173,11 @@ def train(
                 epoch_start, epoch_seen, waited = time.monotonic(), 0, 0.0
             over = progress.epoch == epochs
             if over or stop.asked or time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes:
-                save_state()
+                states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                states |= {"config": dataclasses.asdict(model.config), "run": _run_identity(recipe, videos)}
+                if average:
+                    states["average"] = average.state_dict()
+                save_checkpoint(checkpoint, progress, states)
                 saved_at = time.monotonic()
             if stop.asked and not over:
                 raise KeyboardInterrupt
@@ -216,12 +187,83 @@ def train(
     return final
 
 
-def make_model(recipe: Recipe, videos: VideoList) -> TimeSformer:
-    """The model of a recipe for the classes of a list of videos, new or from `recipe.init`."""
+@dataclass(frozen=True)
+class _Step:
+    """What a step of the optimizer was taken on: videos seen, sum of their losses, how many were classified right."""
+
+    seen: int
+    loss: float
+    correct: int
+
+
+def _take_step(
+    model: TimeSformer,
+    optimizer: Optimizer,
+    micro_batches: Iterable[Batch],
+    recipe: Recipe,
+    multi_label: bool,
+    bf16: bool,
+    rng: np.random.Generator,
+) -> _Step:
+    """One step: the gradients of the micro-batches add up, then the optimizer moves; no move without videos."""
+    model.train()
+    device = model.cls_token.device
+    seen, loss_sum, correct = 0, 0.0, 0
+    for batch in micro_batches:
+        clips, targets = batch.clips.to(device), batch.targets.to(device)
+        mixed, soft = mixup_cutmix(clips, targets, recipe.data.mixup, recipe.data.cutmix, rng)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = model(mixed).float()
+        loss = _loss(logits, soft, multi_label, recipe.label_smoothing)
+        loss.backward()
+        seen += len(clips)
+        loss_sum += loss.item()
+        correct += _num_correct(logits, soft)
+    if not np.isfinite(loss_sum):
+        raise TrainingError(
+            f"the loss is {loss_sum}; try an optimizer.lr below {recipe.optimizer.lr}, optimizer.clip_grad=1 "
+            f"or precision=float32"
+        )
+    if seen:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= seen
+        if recipe.optimizer.clip_grad:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
+        optimizer.step()
+        optimizer.zero_grad()
+    return _Step(seen, loss_sum, correct)
+
+
+def _validate(model: TimeSformer, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:
+    with torch.autocast(model.cls_token.device.type, torch.bfloat16, enabled=bf16):
+        result = evaluate(model, videos, _preprocessing(model), workers=recipe.data.workers)
+    if result.bad:
+        write_bad_videos(out / "bad_validation_videos.txt", result.bad)
+    return result
+
+
+def _read_states(checkpoint: Path, run: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
+    try:
+        progress, states = load_checkpoint(checkpoint)
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(
+            f"{checkpoint} can't be read ({error}): remove {checkpoint.parent} to start anew"
+        ) from error
+    _check_same_run(checkpoint, states["run"], run)
+    return progress, states
+
+
+def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = None) -> TimeSformer:
+    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or of a known `config`."""
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
-    if recipe.init:
+    if config:
+        model = TimeSformer(config)
+    elif recipe.init:
         model = load_model(recipe.init, **options)
+    elif recipe.initialization == "pretrained":
+        raise TrainingError("the recipe starts from a trained model: name one (init=MODEL), or set initialization")
     else:
         model = create_model(name, **options)
         if recipe.initialization == "scratch":

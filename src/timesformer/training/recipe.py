@@ -96,8 +96,8 @@ class Recipe:
     """`name` and options of timesformer.create_model"""
     init: str | None = None
     """model to start from: whatever timesformer.load_model takes"""
-    initialization: Literal["released", "scratch"] = "released"
-    """first weights of a new model: as released, for image weights to be put in; or for training without any"""
+    initialization: Literal["released", "scratch", "pretrained"] = "released"
+    """first weights where there is no `init`: as released, or for training from nothing; pretrained: there must be one"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
