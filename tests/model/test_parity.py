@@ -56,6 +56,8 @@ def test_there_are_five_golden_files() -> None:
         ("space_only", 85_932_462, 86_106_256),
         ("joint_space_time", 85_938_606, 86_112_400),
         ("divided_space_time", 121_392_558, 121_566_352),
+        ("sparse_local_global", 121_392_558, 121_566_352),
+        ("axial", 156_846_510, 157_020_304),
     ],
 )
 def test_parameter_counts_of_table_1(attention: str, with_174_classes: int, with_400_classes: int) -> None:

@@ -144,9 +144,73 @@ def test_no_head() -> None:
     assert torch.equal(model(clip), model.features(clip))
 
 
+@pytest.mark.parametrize(("positions", "place_matters", "order_matters"), [
+    ("none", False, False), ("space", True, False), ("space_time", True, True),
+])  # fmt: skip
+def test_positions(positions: str, place_matters: bool, order_matters: bool) -> None:
+    """Table 4: what a model without positions cannot tell apart."""
+    model = make(positions=positions, attention="joint_space_time")
+    clip = torch.randn(1, 3, 4, 32, 32)
+    patches = rearrange(clip, "b c t (h p) (w q) -> b c t (h w) p q", p=8, q=8)
+    moved = rearrange(patches.flip(3), "b c t (h w) p q -> b c t (h p) (w q)", h=4)
+    assert ((model(moved) - model(clip)).abs().max() > 1e-5) == place_matters
+    assert ((model(clip.flip(2)) - model(clip)).abs().max() > 1e-5) == order_matters
+    names = dict(model.named_parameters())
+    assert ("pos_embed" in names, "time_embed" in names) == (positions != "none", positions == "space_time")
+    for scheme in SCHEMES:
+        assert make(positions=positions, attention=scheme)(torch.randn(2, 3, 3, 40, 16)).shape == (2, 5)
+
+
+def test_head_with_a_hidden_layer() -> None:
+    model = make(head_hidden_dim=20)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    hidden = torch.nn.functional.gelu(model.features(clip) @ model.head[0].weight.T + model.head[0].bias)
+    torch.testing.assert_close(model(clip), hidden @ model.head[2].weight.T + model.head[2].bias)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_number_of_channels(channels: int) -> None:
+    assert make(in_channels=channels)(torch.randn(1, channels, 4, 32, 32)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_computed_on_the_way(scheme: str) -> None:
+    model = make(attention=scheme)
+    clip = torch.randn(2, 3, 3, 32, 40)
+    first, last = model.intermediate(clip, [0, -1])
+    assert first.cls.shape == (2, 48)
+    assert first.patches.shape == (2, 3, 4, 5, 48)
+    torch.testing.assert_close(last.cls, model.features(clip))
+    torch.testing.assert_close(last.frames, last.patches.mean(dim=(2, 3)))
+    tokens = model.tokens(clip).reshape(2, -1, 48)
+    torch.testing.assert_close(model.intermediate(clip, norm=False)[0].patches[1, 2, 3, 4], tokens[1, -1])
+    one_block = make(attention=scheme, depth=1)
+    one_block.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("blocks.1.")})
+    torch.testing.assert_close(first.cls, one_block.features(clip))
+    with pytest.raises(ValueError, match="block 2 is not one of the model's: -2 to 1"):
+        model.intermediate(clip, [2])
+
+
+def test_every_name_makes_its_model() -> None:
+    sizes = {
+        "tiny": (192, 12, 3, 8, 224), "small": (384, 12, 6, 8, 224), "base": (768, 12, 12, 8, 224),
+        "large": (1024, 24, 16, 8, 224), "hr": (768, 12, 12, 16, 448), "long": (768, 12, 12, 96, 224),
+    }  # fmt: skip
+    for name, (dim, depth, heads, frames, side) in sizes.items():
+        with torch.device("meta"):
+            config = timesformer.create_model(f"timesformer_{name}", patch_size=32).config
+        assert (config.embed_dim, config.depth, config.num_heads) == (dim, depth, heads)
+        assert (config.num_frames, config.image_size, config.patch_size) == (frames, side, 32)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"attention": "axial", "order": "parallel"}, "order='parallel' is for attention='divided_space_time'"),
+        ({"order": "both"}, "order='both' is not one of time_space, space_time, parallel"),
+        ({"positions": "time"}, "positions='time' is not one of none, space, space_time"),
+        ({"cls_attention": "paper"}, "cls_attention='paper' is not one of released, equations"),
+        ({"head_hidden_dim": -1}, "head_hidden_dim=-1 must be a whole number from 0 up"),
         ({"attention": "divided"}, "attention='divided' is not one of space_only, joint_space_time"),
         ({"patch_size": 7}, "height and width must be multiples of patch_size=7"),
         ({"image_size": (32, 36)}, "frames of 32x36 px"),

@@ -1,14 +1,21 @@
 """The attention schemes of the paper (Table 1, Figures 1 and 2), each a list of neighbourhoods.
 
-A clip is T frames of H x W patches and one classification token (CLS). A `Neighbourhood` says which patches attend
-to one another in one attention step; a scheme is the tuple of steps that a block takes in turn.
+A clip is T frames of H x W patches and one classification token (CLS). A neighbourhood says which patches each patch
+attends to in one attention step; a scheme is the tuple of steps that a block takes in turn. What CLS does is one of
+two rules:
+
+- `equations` (Eqs. 6 and 11): CLS is one more key of every patch, and itself attends to every token of the clip.
+- `released` (what the published weights were trained with): in a step over space, a copy of CLS joins each frame and
+  the copies' outputs are averaged; in a step over time, CLS takes no part.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import lru_cache
+from typing import Protocol, TypeAlias, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -24,23 +31,51 @@ class Grid(TypedDict):
     w: int
 
 
-@dataclass(frozen=True)
-class Neighbourhood:
-    """A partition of the patches into groups; every patch attends to all patches of its group.
+class Neighbourhood(Protocol):
+    """Which patches attend to which, in one attention step.
 
     Attributes:
-        name: prefix of the parameters of this step, when it comes on top of ViT's own attention step.
+        name: prefix of the parameters of this step, where it comes on top of ViT's own attention step.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+        """Attention of each patch to CLS and to the patches of its neighbourhood.
+
+        Args:
+            q: queries (B, T*H*W, D) of the patches in the order (t h w).
+            k, v: keys and values (B, 1 + T*H*W, D) of CLS and the patches.
+            num_heads: attention heads, each of D/num_heads elements.
+            grid: the sizes T, H and W.
+
+        Returns:
+            The weighted values (B, T*H*W, D).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Every patch attends to all patches of its group.
+
+    Attributes:
         groups: einops side for the partition, `(group axes) (axes within a group) d`.
-        with_cls: whether a copy of CLS joins each group, to be updated by the mean of its copies' outputs (the
-            rule that the published weights were trained with). Otherwise CLS takes no part in the step.
+        with_cls: whether CLS joins the groups under the rule `released`, which only such steps have.
     """
 
     name: str
     groups: str
-    with_cls: bool
+    with_cls: bool = True
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+        q = rearrange(q, f"b (t h w) d -> {self.groups}", **grid)
+        k, v = self._with_copies_of_cls(k, grid), self._with_copies_of_cls(v, grid)
+        return rearrange(attend(q, k, v, num_heads), f"{self.groups} -> b (t h w) d", **grid)
 
     def apply(self, layer: Callable[[Tensor], Tensor], x: Tensor, grid: Grid) -> Tensor:
-        """Run `layer` on each group of tokens on its own.
+        """Run `layer` on each group of tokens on its own, under the rule `released`.
 
         Args:
             layer: maps (groups, tokens, D) to the same shape, each group by itself.
@@ -50,34 +85,125 @@ class Neighbourhood:
         Returns:
             The layer's output in the shape and order of `x`; zero for a CLS that takes no part.
         """
-        to_groups = f"b (t h w) d -> {self.groups}"
         from_groups = f"{self.groups} -> b (t h w) d"
-        patches = rearrange(x[:, 1:], to_groups, **grid)
         if not self.with_cls:
-            return F.pad(rearrange(layer(patches), from_groups, **grid), (0, 0, 1, 0))
-        if len(patches) == len(x):  # one group a clip, which CLS joins as it is
-            return layer(x)
-        copies = repeat(x[:, :1], "b 1 d -> (b g) 1 d", g=len(patches) // len(x))
-        out = layer(torch.cat([copies, patches], dim=1))
+            out = layer(rearrange(x[:, 1:], f"b (t h w) d -> {self.groups}", **grid))
+            return F.pad(rearrange(out, from_groups, **grid), (0, 0, 1, 0))
+        groups = self._with_copies_of_cls(x, grid)
+        out = layer(groups)
+        if len(groups) == len(x):  # one group a clip
+            return out
         cls = rearrange(out[:, 0], "(b g) d -> b g d", b=len(x)).mean(dim=1, keepdim=True)
         return torch.cat([cls, rearrange(out[:, 1:], from_groups, **grid)], dim=1)
 
+    def _with_copies_of_cls(self, x: Tensor, grid: Grid) -> Tensor:
+        patches = rearrange(x[:, 1:], f"b (t h w) d -> {self.groups}", **grid)
+        if len(patches) == len(x):  # one group a clip, which CLS joins as it is
+            return x
+        copies = repeat(x[:, :1], "b 1 d -> (b g) 1 d", g=len(patches) // len(x))
+        return torch.cat([copies, patches], dim=1)
 
-EVERYWHERE = Neighbourhood("joint", "b (t h w) d", with_cls=True)
-SPACE = Neighbourhood("spatial", "(b t) (h w) d", with_cls=True)
-TIME = Neighbourhood("temporal", "(b h w) t d", with_cls=False)
+
+# Batches of groups of one size: which patches (groups, queries) attend to which tokens (groups, keys), 0 being CLS.
+Table: TypeAlias = "list[tuple[Tensor, Tensor]]"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Patches attend by groups that a table lists: what overlaps, or differs in size, is no `Partition`."""
+
+    name: str
+    table: Callable[[int, int, int, torch.device], Table]
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+        table = self.table(grid["t"], grid["h"], grid["w"], q.device)
+        outs = [attend(_take(q, queries), _take(k, keys), _take(v, keys), num_heads) for queries, keys in table]
+        order = torch.cat([queries.flatten() for queries, _ in table]).argsort()
+        return torch.cat([rearrange(out, "(b g) n d -> b (g n) d", b=len(q)) for out in outs], dim=1)[:, order]
+
+
+def _take(x: Tensor, indices: Tensor) -> Tensor:
+    """Tokens (B, N, D) by indices (groups, tokens): (B * groups, tokens, D)."""
+    # index_select: its gradient is several times faster than that of x[:, indices] on the CPU.
+    return x.index_select(1, indices.flatten()).view(-1, indices.shape[1], x.shape[-1])
+
+
+@lru_cache(maxsize=16)
+def window_table(t: int, h: int, w: int, device: torch.device) -> Table:
+    """Local attention: all frames of a window of half the rows and half the columns (rounded up) around each patch.
+
+    At the borders windows are shifted, not cut. Patches that share their window form a group: no mask is needed, and
+    nothing is computed twice.
+    """
+    tokens = torch.arange(t * h * w).view(t, h, w)
+    height, width = window(h), window(w)
+    table = []
+    for rows, tops in shared_windows(h):
+        for columns, lefts in shared_windows(w):
+            queries = tokens[:, rows.start : rows.stop, columns.start : columns.stop]
+            groups = rearrange(queries, "t (a h) (b w) -> (a b) (t h w)", a=len(tops), b=len(lefts))
+            keys = [tokens[:, y : y + height, x : x + width].flatten() for y in tops for x in lefts]
+            table.append((groups.to(device), F.pad(1 + torch.stack(keys), (1, 0)).to(device)))
+    return table
+
+
+def window(n: int) -> int:
+    """Length of the local window along an axis of n patches."""
+    return math.ceil(n / 2)
+
+
+def shared_windows(n: int) -> list[tuple[range, range]]:
+    """The patches of an axis of n, in runs, and the starts of their windows.
+
+    Patch i has the window that starts at clamp(i - window // 2, 0, n - window). The first run shares the first window,
+    the last run the last; between them each patch has its own.
+    """
+    before, last = window(n) // 2, n - window(n)
+    if last == 0:
+        return [(range(n), range(1))]
+    runs = [
+        (range(before + 1), range(1)),
+        (range(before + 1, before + last), range(1, last)),
+        (range(before + last, n), range(last, last + 1)),
+    ]
+    return [(patches, starts) for patches, starts in runs if patches]
+
+
+@lru_cache(maxsize=16)
+def stride_table(t: int, h: int, w: int, device: torch.device) -> Table:
+    """Global attention: every second frame, row and column, counted from the patch itself (Child et al., 2019)."""
+    tokens = torch.arange(t * h * w).view(t, h, w)
+    by_size: dict[int, list[Tensor]] = {}
+    for first in range(8):
+        group = tokens[first // 4 :: 2, first // 2 % 2 :: 2, first % 2 :: 2].flatten()
+        if len(group):
+            by_size.setdefault(len(group), []).append(group)
+    groups = [torch.stack(same) for same in by_size.values()]
+    return [(same.to(device), F.pad(1 + same, (1, 0)).to(device)) for same in groups]
+
+
+EVERYWHERE = Partition("joint", "b (t h w) d")
+SPACE = Partition("spatial", "(b t) (h w) d")
+TIME = Partition("temporal", "(b h w) t d", with_cls=False)
+WIDTH = Partition("width", "(b t h) w d")
+HEIGHT = Partition("height", "(b t w) h d")
+LOCAL = Lookup("local", window_table)
+GLOBAL = Lookup("global", stride_table)
 
 # The last step of a scheme keeps ViT's parameter names; each earlier one has parameters of its own.
-# `space_only` takes every frame for a clip of its own (see TimeSformer.tokens).
+# `space_only` takes every frame for a clip of its own under the rule `released` (see TimeSformer.tokens).
 SCHEMES: dict[str, tuple[Neighbourhood, ...]] = {
     "space_only": (SPACE,),
     "joint_space_time": (EVERYWHERE,),
     "divided_space_time": (TIME, SPACE),
+    "sparse_local_global": (LOCAL, GLOBAL),
+    "axial": (TIME, WIDTH, HEIGHT),
 }
+RELEASED = ("space_only", "joint_space_time", "divided_space_time")
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Eqs. 5 to 8): every token of `x` (groups, tokens, D) attends to all of its group."""
+    """Multi-head self-attention (Eqs. 5 to 8)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -86,14 +212,27 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "g n (qkv head d) -> qkv g head n d", qkv=3, head=self.num_heads)
-        out = attend(q, k, v)
-        merged: Tensor = self.proj(rearrange(out, "g head n d -> g n (head d)"))
+        """Every token of `x` (groups, tokens, D) attends to all of its group."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        merged: Tensor = self.proj(attend(q, k, v, self.num_heads))
+        return merged
+
+    def within(self, neighbourhood: Neighbourhood, grid: Grid, x: Tensor) -> Tensor:
+        """The rule `equations` on clips `x` (B, 1 + T*H*W, D), CLS first: patches attend within a neighbourhood."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        cls = attend(q[:, :1], k, v, self.num_heads)
+        patches = neighbourhood.attend(q[:, 1:], k, v, self.num_heads, grid)
+        merged: Tensor = self.proj(torch.cat([cls, patches], dim=1))
         return merged
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q, k and v of (groups, heads, tokens, d)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v in each head of d elements, for q, k and v of (groups, tokens, heads * d)."""
+    q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
+    return rearrange(_attend(q, k, v), "g head n d -> g n (head d)")
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # PyTorch's fused kernel for the CPU is several times slower than two matrix products in bfloat16 on short
     # sequences (benchmarks/attention.py); on long ones it saves memory.
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 1024:

@@ -21,13 +21,14 @@ def init_for_scratch(model: TimeSformer) -> None:
     them (Glorot and Bengio, 2010) and positions start as sinusoids (Vaswani et al., 2017).
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name != "head":
+        if isinstance(module, nn.Linear) and not name.startswith("head"):
             for part in module.weight.chunk(3 if name.endswith("qkv") else 1):
                 nn.init.xavier_uniform_(part)
     grid, dim = model.config.grid, model.config.embed_dim
     rows = repeat(_sinusoids(grid["h"], dim // 2), "h d -> h w d", w=grid["w"])
     columns = repeat(_sinusoids(grid["w"], dim - dim // 2), "w d -> h w d", h=grid["h"])
-    model.pos_embed[0, 1:] = rearrange(torch.cat([rows, columns], dim=-1), "h w d -> (h w) d")
+    if model.pos_embed is not None:
+        model.pos_embed[0, 1:] = rearrange(torch.cat([rows, columns], dim=-1), "h w d -> (h w) d")
     if model.time_embed is not None:
         model.time_embed[0] = _sinusoids(grid["t"], dim)
 

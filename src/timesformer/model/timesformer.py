@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from timesformer.files import replace_file
-from timesformer.model.attention import SCHEMES, Attention, Grid
+from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+ORDERS = ("time_space", "space_time", "parallel")
+POSITIONS = ("none", "space", "space_time")
+CLS_RULES = ("released", "equations")
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,14 @@ class ModelConfig:
 
     Attributes:
         num_classes: outputs of the head; 0 leaves the head out, and the model returns its features.
-        attention: the scheme: `space_only`, `joint_space_time` or `divided_space_time`.
+        attention: the scheme (Table 1): `space_only`, `joint_space_time`, `divided_space_time`,
+            `sparse_local_global` or `axial`.
+        order: of the steps of divided attention (Section 4.7): `time_space`, `space_time`, or `parallel`, where both
+            read the same input and their outputs are added.
+        positions: learned positions that are added to the tokens (Table 4): `none`, `space` or `space_time`.
+            `space_only` has no positions in time.
+        cls_attention: what CLS attends to: `released`, as the published weights do, or `equations`, as Eqs. 6 and 11
+            say (see `timesformer.model.attention`). `sparse_local_global` and `axial` have `equations` alone.
         num_frames: frames F of a clip. Clips of another length are accepted: time positions are resized.
         image_size: height and width of a frame in pixels; one number for a square. Other sizes are accepted too.
         patch_size: side P of a patch in pixels; divides the height and width of every clip.
@@ -37,12 +49,16 @@ class ModelConfig:
         depth: number of blocks L.
         num_heads: attention heads A; divides `embed_dim`.
         mlp_ratio: width of the hidden layer of the MLP, in units of `embed_dim`.
+        head_hidden_dim: width of the head's hidden layer; 0 makes the head one linear layer, as released.
         drop_path: chance that a residual branch is skipped in training, in the last block; rises linearly from 0.
         dropout: chance that an element of the MLP's hidden layer or of the features before the head is dropped.
     """
 
     num_classes: int = 400
     attention: str = "divided_space_time"
+    order: str = "time_space"
+    positions: str = "space_time"
+    cls_attention: str = "released"
     num_frames: int = 8
     image_size: int | tuple[int, int] = 224
     patch_size: int = 16
@@ -51,6 +67,7 @@ class ModelConfig:
     depth: int = 12
     num_heads: int = 12
     mlp_ratio: float = 4.0
+    head_hidden_dim: int = 0
     drop_path: float = 0.1
     dropout: float = 0.0
 
@@ -60,10 +77,16 @@ class ModelConfig:
         sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
         if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
             raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
-        if self.attention not in SCHEMES:
-            raise ValueError(f"attention={self.attention!r} is not one of {', '.join(SCHEMES)}")
+        allowed = {"attention": SCHEMES, "order": ORDERS, "positions": POSITIONS, "cls_attention": CLS_RULES}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(values)}")
+        if self.order != "time_space" and self.attention != "divided_space_time":
+            raise ValueError(f"order={self.order!r} is for attention='divided_space_time', not {self.attention!r}")
+        if self.attention not in RELEASED:
+            object.__setattr__(self, "cls_attention", "equations")
         least = dict.fromkeys(("num_frames", "patch_size", "in_channels", "embed_dim", "depth", "num_heads"), 1)
-        for name, smallest in {**least, "num_classes": 0}.items():
+        for name, smallest in {**least, "num_classes": 0, "head_hidden_dim": 0}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:
                 raise ValueError(f"{name}={value!r} must be a whole number from {smallest} up")
@@ -90,8 +113,24 @@ class ModelConfig:
     @property
     def grid(self) -> Grid:
         """The patch grid of a clip of the model's own size."""
-        h, w = _patch_grid(*self.frame_size, self.patch_size)
-        return Grid(t=self.num_frames, h=h, w=w)
+        return self.grid_of(self.num_frames, *self.frame_size)
+
+    def grid_of(self, num_frames: int, height: int, width: int) -> Grid:
+        """The patch grid of a clip of a size in pixels; ValueError where patches do not fit in."""
+        h, w = _patch_grid(height, width, self.patch_size)
+        return Grid(t=num_frames, h=h, w=w)
+
+    @property
+    def steps(self) -> list[tuple[str, Neighbourhood]]:
+        """The attention steps of a block in turn, each with the prefix of its parameters' names."""
+        *extra, last = SCHEMES[self.attention]
+        steps = [(f"{step.name}_", step) for step in extra] + [("", last)]
+        return steps[::-1] if self.order == "space_time" else steps
+
+    @property
+    def frames_apart(self) -> bool:
+        """Whether each frame is a sequence of its own, with a CLS of its own, up to the last block."""
+        return self.attention == "space_only" and self.cls_attention == "released"
 
 
 class TimeSformer(nn.Module):
@@ -117,20 +156,23 @@ class TimeSformer(nn.Module):
         dim, grid = config.embed_dim, config.grid
         self.patch_embed = PatchEmbed(config.in_channels, config.patch_size, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid["h"] * grid["w"], dim))
+        self.pos_embed: nn.Parameter | None = None
         self.time_embed: nn.Parameter | None = None
-        if config.attention != "space_only":
+        if config.positions != "none":
+            self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid["h"] * grid["w"], dim))
+        if config.positions == "space_time" and config.attention != "space_only":
             self.time_embed = nn.Parameter(torch.zeros(1, grid["t"], dim))
         drop_paths = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList([Block(config, drop_path) for drop_path in drop_paths])
         self.norm = LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(dim, config.num_classes) if config.num_classes else nn.Identity()
+        self.head = _head(config)
         self._init_weights()
 
     def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
@@ -150,41 +192,80 @@ class TimeSformer(nn.Module):
         Raises:
             ValueError: the clip has another number of axes or channels, or its sides are no multiples of the patch.
         """
-        cls = self.tokens(clip)[:, 0]
-        if self.config.attention == "space_only":
-            cls = reduce(cls, "(b t) d -> b d", "mean", b=len(clip))
-        normed: Tensor = self.norm(cls)
-        return normed
+        return self._normed_cls(self.tokens(clip), len(clip))
 
     def tokens(self, clip: Tensor) -> Tensor:
         """Tokens after the last block, before the final norm: (B, 1 + T*H'*W', D), CLS first, patches as (t h w).
 
-        For `space_only`, whose frames are sequences of their own: (B*T, 1 + H'*W', D).
+        With `config.frames_apart`, where frames are sequences of their own, (B*T, 1 + H'*W', D).
         """
         x, grid = self.embed(clip)
         for block in self.blocks:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, grid, use_reentrant=False)
-            else:
-                x = block(x, grid)
+            x = self._run(block, x, grid)
         return x
 
+    def intermediate(self, clip: Tensor, blocks: Sequence[int] = (-1,), *, norm: bool = True) -> list[Tokens]:
+        """What the model computes on the way, for those who build on it: CLS, patches and frames after some blocks.
+
+        Args:
+            clip: as in `forward`.
+            blocks: which blocks, from 0; negative ones count from the end.
+            norm: apply the final LayerNorm, as the head's input has.
+
+        Returns:
+            One `Tokens` for each of `blocks`, in that order.
+
+        Raises:
+            ValueError: a block that the model does not have.
+        """
+        depth = len(self.blocks)
+        for block in blocks:
+            if not -depth <= block < depth:
+                raise ValueError(f"block {block} is not one of the model's: {-depth} to {depth - 1}")
+        wanted = [block % depth for block in blocks]
+        x, grid = self.embed(clip)
+        found: dict[int, Tokens] = {}
+        for number, layer in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
+            x = self._run(layer, x, grid)
+            if number in wanted:
+                cls = self._normed_cls(x, len(clip)) if norm else self._cls(x, len(clip))
+                patches = x[:, 1:].reshape(len(clip), -1, grid["h"], grid["w"], x.shape[-1])
+                found[number] = Tokens(cls, self.norm(patches) if norm else patches)
+        return [found[number] for number in wanted]
+
+    def _run(self, block: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(block, x, grid, use_reentrant=False)
+        else:
+            out = block(x, grid)
+        return out
+
+    def _cls(self, x: Tensor, num_clips: int) -> Tensor:
+        return reduce(x[:, 0], "(b t) d -> b d", "mean", b=num_clips)
+
+    def _normed_cls(self, x: Tensor, num_clips: int) -> Tensor:
+        normed: Tensor = self.norm(self._cls(x, num_clips))
+        return normed
+
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
-        """The input tokens of the first block (Eq. 1), and their grid."""
+        """The input tokens of the first block (Eq. 1), and the grid of each sequence of them."""
         channels = self.config.in_channels
         if clip.ndim != 5 or clip.shape[1] != channels:
             raise ValueError(f"clip of shape {tuple(clip.shape)}: expected (B, {channels}, F, H, W)")
         b, _, t, height, width = clip.shape
-        h, w = _patch_grid(height, width, self.config.patch_size)
+        grid = self.config.grid_of(t, height, width)
         x = self.patch_embed(rearrange(clip, "b c t h w -> (b t) c h w"))
-        x = rearrange(x + self._space_positions(h, w), "(b t) n d -> b t n d", b=b)
-        if self.time_embed is None:  # every frame is a sequence of its own
-            x = rearrange(x, "b t n d -> (b t) n d")
-            t = 1
-        else:
-            x = rearrange(x + rearrange(self._time_positions(t), "1 t d -> 1 t 1 d"), "b t n d -> b (t n) d")
-        cls = self.cls_token + self.pos_embed[:, :1]
-        return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=len(x)), x], dim=1), Grid(t=t, h=h, w=w)
+        cls: Tensor = self.cls_token
+        if self.pos_embed is not None:
+            x = x + self._space_positions(grid["h"], grid["w"])
+            cls = cls + self.pos_embed[:, :1]
+        x = rearrange(x, "(b t) n d -> b t n d", b=b)
+        if self.time_embed is not None:
+            x = x + rearrange(self._time_positions(t), "1 t d -> 1 t 1 d")
+        if self.config.frames_apart:
+            grid["t"] = 1
+        x = rearrange(x, "b (s t) n d -> (b s) (t n) d", t=grid["t"])
+        return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=len(x)), x], dim=1), grid
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` (model, classes, preprocessing) and `model.safetensors` into `folder`.
@@ -204,6 +285,7 @@ class TimeSformer(nn.Module):
 
     def _space_positions(self, h: int, w: int) -> Tensor:
         """Positions (1, h*w, D) of the patches of a frame, resized (nearest) when the grid is not the model's own."""
+        assert self.pos_embed is not None
         positions, own = self.pos_embed[:, 1:], self.config.grid
         if (h, w) == (own["h"], own["w"]):
             return positions
@@ -219,6 +301,24 @@ class TimeSformer(nn.Module):
         return rearrange(F.interpolate(line, t, mode="nearest"), "1 d t -> 1 t d")
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a batch of clips at one depth of the model.
+
+    Attributes:
+        cls: (B, D), the classification token; where frames are apart, its mean over frames.
+        patches: (B, T, H', W', D).
+    """
+
+    cls: Tensor
+    patches: Tensor
+
+    @property
+    def frames(self) -> Tensor:
+        """Each frame's mean over its patches: (B, T, D)."""
+        return reduce(self.patches, "b t h w d -> b t d", "mean")
+
+
 class Block(nn.Module):
     """The attention steps of the scheme in turn, then the MLP; each pre-normalised, with a residual (Eqs. 4 to 9).
 
@@ -228,9 +328,10 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, drop_path: float) -> None:
         super().__init__()
         dim = config.embed_dim
-        *extra, last = SCHEMES[config.attention]
-        self.steps = [(f"{step.name}_", step) for step in extra] + [("", last)]
-        for prefix, _ in self.steps:
+        self.steps = config.steps
+        self.parallel = config.order == "parallel"
+        self.released_cls = config.cls_attention == "released"
+        for prefix, _ in sorted(self.steps, key=lambda step: not step[0]):  # ViT's own last, whatever their order
             self.add_module(f"{prefix}norm1", LayerNorm(dim))
             self.add_module(f"{prefix}attn", Attention(dim, config.num_heads))
             if prefix:
@@ -240,15 +341,22 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        start = x
         for prefix, step in self.steps:
-            x = x + self.drop_path(step.apply(partial(self._attend, prefix), x, grid))
+            x = x + self.drop_path(self.update(prefix, step, start if self.parallel else x, grid))
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
 
-    def _attend(self, prefix: str, x: Tensor) -> Tensor:
-        for layer in ("norm1", "attn", "fc") if prefix else ("norm1", "attn"):
-            x = getattr(self, prefix + layer)(x)
-        return x
+    def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid) -> Tensor:
+        """What an attention step adds to the tokens `x`."""
+        norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
+        fc = self.get_submodule(f"{prefix}fc") if prefix else nn.Identity()
+        assert isinstance(attn, Attention)
+        if self.released_cls:
+            assert isinstance(step, Partition)
+            return step.apply(lambda tokens: fc(attn(norm(tokens))), x, grid)
+        out: Tensor = fc(attn.within(step, grid, norm(x)))
+        return out
 
 
 class Mlp(nn.Module):
@@ -288,6 +396,15 @@ class DropPath(nn.Module):
             return x
         keep = torch.rand(len(x), 1, 1, device=x.device) >= self.p
         return x * (keep / (1 - self.p)).to(x.dtype)
+
+
+def _head(config: ModelConfig) -> nn.Module:
+    dim, hidden = config.embed_dim, config.head_hidden_dim
+    if not config.num_classes:
+        return nn.Identity()
+    if not hidden:
+        return nn.Linear(dim, config.num_classes)
+    return nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, config.num_classes))
 
 
 def _patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:

@@ -97,7 +97,7 @@ class Recipe:
     init: str | None = None
     """model to start from: whatever timesformer.load_model takes"""
     initialization: Literal["released", "scratch", "pretrained"] = "released"
-    """first weights where there is no `init`: as released, or for training from nothing; pretrained: there must be one"""
+    """first weights without `init`: as released, or for training from nothing; `pretrained` insists on `init`"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
