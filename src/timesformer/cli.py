@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a user needs."""
-    from timesformer.model.weights import WeightsError
+    from timesformer.model.tensors import WeightsError
     from timesformer.training.loop import TrainingError
     from timesformer.training.recipe import RecipeError
     from timesformer.video.datasets import DataError
@@ -274,13 +274,12 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _write_json(file: str | None, value: Any) -> None:
-    from timesformer.files import replace_file
+    from timesformer.files import write_json
 
     if file == "-":
         print(json.dumps(value, indent=2))
     elif file:
-        with replace_file(Path(file)) as new:
-            new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(file), value)
 
 
 def _escape(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from timesformer.model.timesformer import TimeSformer
 from timesformer.model.weights import load_model
 from timesformer.video.preprocessing import Preprocessing
 
+logger = logging.getLogger(__name__)
+
 
 class VideoClassifier:
     """A model together with what it takes to go from a video file to class names.
 
     Args:
         model: a model with `preprocessing`, as `load_model` returns it for a model that was trained here.
-        preprocessing: how videos become its input, where the model does not say or something else is wanted.
+        preprocessing: how videos become its input. Without, it is what the model says; where it says nothing, clips of
+            its size at a stride of 32 frames, and a warning is logged.
         device: where to compute; a GPU when there is one, by default.
-
-    Raises:
-        ValueError: neither the model nor the caller says how videos become its input.
     """
 
     def __init__(
@@ -33,9 +34,7 @@ class VideoClassifier:
         device: str | torch.device | None = None,
     ) -> None:
         if preprocessing is None:
-            if model.preprocessing is None:
-                raise ValueError("the model does not say how videos become its input: give `preprocessing`")
-            preprocessing = Preprocessing(**model.preprocessing)
+            preprocessing = Preprocessing(**(model.preprocessing or _usual_preprocessing(model)))
         self.preprocessing = preprocessing
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
@@ -73,3 +72,10 @@ class VideoClassifier:
             raise ValueError(f"top={top} must be at least 1")
         values, indices = self.scores(video, clips=clips, crops=crops).topk(min(top, len(self.classes)))
         return [(self.classes[index], score) for index, score in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+def _usual_preprocessing(model: TimeSformer) -> dict[str, Any]:
+    config = model.config
+    usual = {"num_frames": config.num_frames, "stride": 32, "sampling": "clip", "image_size": min(config.frame_size)}
+    logger.warning("the model does not say how videos become its input: taken to be %s", usual)
+    return usual

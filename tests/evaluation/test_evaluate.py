@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,9 +115,13 @@ def test_predictions_are_sorted_and_named(videos: VideoList, model: timesformer.
         classifier.predict("nowhere.mp4")
 
 
-def test_a_classifier_needs_to_know_its_input(model: timesformer.TimeSformer) -> None:
-    with pytest.raises(ValueError, match="give `preprocessing`"):
-        VideoClassifier(model)
+def test_a_model_that_does_not_say_its_input_is_warned_of(
+    model: timesformer.TimeSformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        preprocessing = VideoClassifier(model).preprocessing
+    assert preprocessing == Preprocessing(model.config.num_frames, 32, "clip", 32)
+    assert "the model does not say how videos become its input" in caplog.text
 
 
 def test_broken_videos_are_left_out_and_listed(

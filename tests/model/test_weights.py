@@ -71,17 +71,17 @@ def test_positions_are_resized_over_the_grid_and_over_time(tmp_path: Path) -> No
 
 
 def test_what_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="nothing: not a folder with a model"):
+    with pytest.raises(WeightsError, match="nothing: no such file or folder, nor the id"):
         timesformer.load_model(tmp_path / "nothing")
     make().save_pretrained(tmp_path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     for broken in (weights[: len(weights) // 2], b"text", b""):
         (tmp_path / "model.safetensors").write_bytes(broken)
-        with pytest.raises(WeightsError, match="no model can be read from it"):
+        with pytest.raises(WeightsError, match="can't be read"):
             timesformer.load_model(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(weights)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="no model can be read from it"):
+    with pytest.raises(WeightsError, match="can't be read"):
         timesformer.load_model(tmp_path)
 
 

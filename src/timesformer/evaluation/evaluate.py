@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.views import Clips, load_views, score_views
-from timesformer.files import replace_file
+from timesformer.files import replace_file, write_json
 from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
@@ -90,8 +89,7 @@ class Evaluation:
 
     def write(self, folder: Path) -> None:
         """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`."""
-        with replace_file(folder / "metrics.json") as file:
-            file.write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "metrics.json", self.summary())
         with (
             replace_file(folder / "predictions.csv") as file,
             file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,

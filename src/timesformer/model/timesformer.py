@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from timesformer.files import replace_file
+from timesformer.files import replace_file, write_json
 from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -280,8 +279,7 @@ class TimeSformer(nn.Module):
         }
         with replace_file(Path(folder) / "model.safetensors") as file:
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
-        with replace_file(Path(folder) / "config.json") as file:
-            file.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_json(Path(folder) / "config.json", about)
 
     def _space_positions(self, h: int, w: int) -> Tensor:
         """Positions (1, h*w, D) of the patches of a frame, resized (nearest) when the grid is not the model's own."""

@@ -1,83 +1,150 @@
-"""Models from disk."""
+"""Models from disk and from the hub, in any format they come in; and back."""
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from timesformer.files import replace_file, write_json
+from timesformer.model import formats
 from timesformer.model.attention import Grid
-from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.model.formats import Stored
+from timesformer.model.hub import CATALOGUE, download, looks_like_hub_id, published
+from timesformer.model.tensors import WeightsError, read_tensors
+from timesformer.model.timesformer import TimeSformer
 
 logger = logging.getLogger(__name__)
 
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+Resize = Literal["bicubic", "nearest"]
 
-class WeightsError(Exception):
-    """Weights that cannot be read, or do not fit; the message names the file."""
 
-
-def load_model(source: str | Path, **overrides: Any) -> TimeSformer:
+def load_model(
+    source: str | Path,
+    *,
+    classes: str | Path | Sequence[str] | None = None,
+    resize: Resize = "bicubic",
+    **overrides: Any,
+) -> TimeSformer:
     """A model with the weights of `source`, in evaluation mode.
 
     Args:
-        source: a folder that `save_pretrained` wrote, or the folder of a training run (its `best` model,
-            or else `last`).
+        source: a folder that `save_pretrained` wrote, or that of a training run (its `best` model, or else `last`);
+            a checkpoint of the authors' release; a folder or hub id of Hugging Face's TimeSformer; or a short name
+            of `timesformer.model.hub.CATALOGUE`, such as `timesformer_base_k400`.
+        classes: names of the classes, or a text file of them, one a line, where the source has none.
+        resize: how positions over space become those of another grid; over time they are resized linearly, or nearest.
         **overrides: fields of `ModelConfig` to change. With another `num_classes` the head is new; at another
-            `image_size` or `num_frames` the positions are resized (bicubic over space, linear over time). What was not
-            loaded is logged as a warning.
+            `image_size` or `num_frames` the positions are resized. What was not loaded is logged as a warning.
+            For a checkpoint that does not say so itself they also tell what its model is (`num_heads`).
 
     Raises:
-        WeightsError: nothing readable there, or weights of another shape than the model's.
+        WeightsError: nothing readable there, code among the weights, or weights of another shape than the model's.
         ValueError: an override that does not exist or is not allowed.
     """
-    folder = _model_folder(Path(source))
+    if resize not in ("bicubic", "nearest"):
+        raise ValueError(f"resize={resize!r} is not one of bicubic, nearest")
     try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        own = ModelConfig(**about["model"])
-        weights = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: no model can be read from it: {error}") from error
+        stored = _read(source, overrides)
+    except ValueError as error:  # of a configuration that is not allowed
+        raise WeightsError(f"{source}: {error}") from error
+    entry = published(source)
+    if entry and not stored.preprocessing:
+        stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling}
 
-    model = TimeSformer(own.replace(**overrides))
-    if model.config.num_classes == own.num_classes:
-        model.classes = tuple(about["classes"]) if about.get("classes") else None
-        model.multi_label = bool(about.get("multi_label"))
+    model = TimeSformer(stored.config.replace(**overrides))
+    config, weights = model.config, stored.weights
+    if config.num_classes == stored.config.num_classes:
+        model.classes = stored.classes
+        model.multi_label = stored.multi_label
     else:
         logger.warning(
-            "%s: head not loaded: it has %d classes, not %d", folder, own.num_classes, model.config.num_classes
-        )
+            "%s: head not loaded: it has %d classes, not %d",
+            stored.source, stored.config.num_classes, config.num_classes,
+        )  # fmt: skip
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
-    if about.get("preprocessing"):
-        sizes = {name: value for name, value in overrides.items() if name in ("num_frames", "image_size")}
-        model.preprocessing = {**about["preprocessing"], **sizes}
-    _fit(weights, model, own.grid, folder)
+    if classes is not None:
+        model.classes = _class_names(classes, config.num_classes)
+    if stored.preprocessing:
+        sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
+        asked = {name: size for name, size in sizes.items() if name in overrides}
+        model.preprocessing = {**sizes, **stored.preprocessing, **asked}
+    fit_positions(weights, stored.config.grid, config.grid, resize)
+    check_shapes(weights, model, stored.source)
     model.load_state_dict(weights)
     return model.eval()
 
 
-def _model_folder(source: Path) -> Path:
-    for folder in (source, source / "best", source / "last"):
+def _read(source: str | Path, options: dict[str, Any]) -> Stored:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+            return _read_folder(path.parent, path)
+        return formats.from_released(str(path), *read_tensors(path), options)
+    for folder in (path, path / "best", path / "last"):
         if (folder / "config.json").is_file():
-            return folder
-    raise WeightsError(f"{source}: not a folder with a model (config.json and model.safetensors), nor one of a run")
+            return _read_folder(folder)
+    if path.exists():
+        raise WeightsError(f"{path}: not a folder with a model (config.json and model.safetensors), nor one of a run")
+    entry = published(source)
+    if entry and not entry.repository:
+        raise WeightsError(f"{source}: the authors publish it as {entry.file}, a file alone: give the path of yours")
+    if entry or looks_like_hub_id(source):
+        repository = entry.repository if entry and entry.repository else str(source)
+        file = download(repository, ["config.json"])
+        return _read_folder(file.parent, download(repository, WEIGHT_FILES))
+    raise WeightsError(
+        f"{source}: no such file or folder, nor the id of a model on the hub (owner/name), nor one of "
+        f"{', '.join(CATALOGUE)}"
+    )
 
 
-def _fit(weights: dict[str, Tensor], model: TimeSformer, own: Grid, source: Path) -> None:
-    """Resize the positions to the model's grid, then see that every weight is there and has the right shape."""
-    grid = model.config.grid
-    if (own["h"], own["w"]) != (grid["h"], grid["w"]):
-        weights["pos_embed"] = resize_space_positions(weights["pos_embed"], own, grid)
+def _read_folder(folder: Path, file: Path | None = None) -> Stored:
+    about = formats.read_json(folder / "config.json")
+    file = file or next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if not file:
+        raise WeightsError(f"{folder}: it has a config.json but no {' or '.join(WEIGHT_FILES)}")
+    if isinstance(about, dict) and "model" in about:
+        return formats.from_own(str(folder), read_tensors(file)[0], about)
+    if formats.is_huggingface(about):
+        return formats.from_huggingface(str(folder), read_tensors(file)[0], about)
+    kind = about.get("model_type", about.get("architecture")) if isinstance(about, dict) else None
+    raise WeightsError(
+        f"{folder}: its config.json is of {f'a {kind} model' if kind else 'another program'}, not of a TimeSformer"
+    )
+
+
+def _class_names(classes: str | Path | Sequence[str], count: int) -> tuple[str, ...]:
+    if isinstance(classes, str | Path):
+        lines = Path(classes).read_text(encoding="utf-8").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
+    else:
+        names = tuple(classes)
+    if len(names) != count:
+        where = classes if isinstance(classes, str | Path) else "classes"
+        raise WeightsError(f"{where}: {len(names)} names for a model of {count} classes")
+    return names
+
+
+def fit_positions(weights: dict[str, Tensor], own: Grid, grid: Grid, resize: Resize = "bicubic") -> None:
+    """Resize the positions among `weights`, in place of those there, from their own grid to another."""
+    if (own["h"], own["w"]) != (grid["h"], grid["w"]) and "pos_embed" in weights:
+        weights["pos_embed"] = resize_space_positions(weights["pos_embed"], own, grid, resize)
     if own["t"] != grid["t"] and "time_embed" in weights:
-        weights["time_embed"] = resize_time_positions(weights["time_embed"], grid["t"])
+        weights["time_embed"] = resize_time_positions(weights["time_embed"], grid["t"], resize)
+
+
+def check_shapes(weights: dict[str, Tensor], model: TimeSformer, source: str) -> None:
+    """See that every weight of the model is there in its shape, and no other: WeightsError with both shapes."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         there = tuple(weights[name].shape) if name in weights else "missing"
@@ -86,15 +153,53 @@ def _fit(weights: dict[str, Tensor], model: TimeSformer, own: Grid, source: Path
             raise WeightsError(f"{source}: weight {name}: {there} in the file, {expected} in the model")
 
 
-def resize_space_positions(positions: Tensor, own: Grid, grid: Grid) -> Tensor:
-    """Positions (1, 1 + H*W, D) of CLS and patches for another grid, by bicubic interpolation of the patches'."""
+def resize_space_positions(positions: Tensor, own: Grid, grid: Grid, mode: Resize = "bicubic") -> Tensor:
+    """Positions (1, 1 + H*W, D) of CLS and patches for another grid: those of the patches are interpolated."""
     planes = rearrange(positions[:, 1:], "1 (h w) d -> 1 d h w", h=own["h"])
-    resized = F.interpolate(planes, (grid["h"], grid["w"]), mode="bicubic", align_corners=False)
-    patches = rearrange(resized, "1 d h w -> 1 (h w) d")
+    corners = None if mode == "nearest" else False
+    resized = F.interpolate(planes.float(), (grid["h"], grid["w"]), mode=mode, align_corners=corners)
+    patches = rearrange(resized, "1 d h w -> 1 (h w) d").to(positions.dtype)
     return torch.cat([positions[:, :1], patches], dim=1)
 
 
-def resize_time_positions(positions: Tensor, num_frames: int) -> Tensor:
-    """Positions (1, T, D) for another number of frames, by linear interpolation."""
-    line = rearrange(positions, "1 t d -> 1 d t")
-    return rearrange(F.interpolate(line, num_frames, mode="linear", align_corners=False), "1 d t -> 1 t d")
+def resize_time_positions(positions: Tensor, num_frames: int, mode: Resize = "bicubic") -> Tensor:
+    """Positions (1, T, D) for another number of frames: linear interpolation, or nearest."""
+    line = rearrange(positions, "1 t d -> 1 d t").float()
+    if mode == "nearest":
+        resized = F.interpolate(line, num_frames, mode="nearest")
+    else:
+        resized = F.interpolate(line, num_frames, mode="linear", align_corners=False)
+    return rearrange(resized, "1 d t -> 1 t d").to(positions.dtype)
+
+
+def convert(
+    source: str | Path, destination: str | Path, to: Literal["timesformer", "huggingface", "released"], **options: Any
+) -> None:
+    """Write a model in another format.
+
+    Args:
+        source: whatever `load_model` takes, with `options`.
+        destination: a folder (`timesformer`, `huggingface`) or a file (`released`); what is there is replaced.
+        to: our own format, transformers', or that of the authors' code.
+
+    Raises:
+        WeightsError: the source can't be read, or its model can't be expressed in the format.
+    """
+    model = load_model(source, **options)
+    destination = Path(destination)
+    if to == "timesformer":
+        model.save_pretrained(destination)
+    elif to == "huggingface":
+        weights, about, preprocessor = formats.to_huggingface(model)
+        with replace_file(destination / "model.safetensors") as file:
+            save_file(weights, file, metadata={"format": "pt"})
+        write_json(destination / "preprocessor_config.json", preprocessor)
+        write_json(destination / "config.json", about)
+    elif to == "released":
+        if destination.is_dir():
+            raise WeightsError(f"{destination} is a folder: the released format is one file, such as model.pyth")
+        content = formats.to_released(model)
+        with replace_file(destination) as file:
+            torch.save(content, file)
+    else:
+        raise ValueError(f"to={to!r} is not one of timesformer, huggingface, released")

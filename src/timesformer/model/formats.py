@@ -1,0 +1,314 @@
+"""The formats in which TimeSformers are published, both ways: names of weights, and what a configuration says.
+
+Weights are passed on as they are: there and back is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from timesformer.model.attention import RELEASED
+from timesformer.model.tensors import WeightsError, without_prefix
+from timesformer.model.timesformer import ModelConfig, TimeSformer
+
+
+@dataclass
+class Stored:
+    """A model as it was read: weights by our names, and what is known of them."""
+
+    source: str
+    config: ModelConfig
+    weights: dict[str, Tensor]
+    classes: tuple[str, ...] | None = None
+    multi_label: bool = False
+    preprocessing: dict[str, Any] | None = None
+
+
+# --- The authors' release -------------------------------------------------------------------------------------------
+
+
+def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any], options: dict[str, Any]) -> Stored:
+    """The model of a released checkpoint.
+
+    Such a file need not say what its model is: what its weights' shapes leave open is taken from its configuration
+    (`cfg`) where it has one, from `options` (fields of `ModelConfig`), or is as usual: heads of 64, square frames.
+
+    Raises:
+        WeightsError: the weights are not a TimeSformer's, or something that is left open is not as usual.
+    """
+    weights = without_prefix(weights)
+    for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
+        if name not in weights:
+            raise WeightsError(f"{source}: no TimeSformer: it has no weight {name}")
+    said = _read_cfg(source, about)
+    dim, channels, patch, _ = weights["patch_embed.proj.weight"].shape
+    depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
+    extra = {match[1] for name in weights if (match := re.match(r"blocks\.\d+\.(\w+)_attn\.", name))}
+    config: dict[str, Any] = {
+        "attention": _scheme(source, extra, "time_embed" in weights),
+        "positions": "none" if "pos_embed" not in weights else "space_time",
+        "num_classes": weights["head.weight"].shape[0] if "head.weight" in weights else 0,
+        "patch_size": patch, "in_channels": channels, "embed_dim": dim, "depth": depth,
+        "mlp_ratio": weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+    }  # fmt: skip
+    if config["positions"] != "none" and config["attention"] != "space_only" and "time_embed" not in weights:
+        config["positions"] = "space"
+    for name in ("num_heads", "num_frames", "image_size"):
+        value = said.get(name, options.get(name))
+        if value is not None:
+            config[name] = value
+    if "time_embed" in weights:
+        config["num_frames"] = weights["time_embed"].shape[1]
+    if "num_heads" not in config:
+        if dim % 64:
+            raise WeightsError(f"{source}: its width of {dim} does not tell the number of heads: give num_heads")
+        config["num_heads"] = dim // 64
+    if "pos_embed" in weights:
+        config |= _image_size(source, weights["pos_embed"].shape[1] - 1, patch, said, options)
+    preprocessing = said.get("preprocessing")
+    return Stored(source, ModelConfig(**config), weights, said.get("classes"), False, preprocessing)
+
+
+def _scheme(source: str, extra: set[str], has_time: bool) -> str:
+    schemes = {frozenset({"temporal"}): "divided_space_time", frozenset({"local"}): "sparse_local_global"}
+    schemes |= {frozenset({"temporal", "width"}): "axial"}
+    schemes |= {frozenset(): "joint_space_time" if has_time else "space_only"}
+    if frozenset(extra) not in schemes:
+        raise WeightsError(f"{source}: attention steps {', '.join(sorted(extra))} are of no known scheme")
+    return schemes[frozenset(extra)]
+
+
+def _image_size(source: str, patches: int, patch: int, said: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    for sizes in (said, options):
+        given = sizes.get("image_size")
+        if given is not None:
+            height, width = (given, given) if isinstance(given, int) else given
+            if (height // patch) * (width // patch) == patches:
+                return {"image_size": given}
+    side = math.isqrt(patches)
+    if side * side != patches:
+        raise WeightsError(f"{source}: {patches} positions are no square of patches: give image_size=(height, width)")
+    return {"image_size": side * patch}
+
+
+def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What the configuration that training wrote into a checkpoint says, as far as it bears on the model."""
+    text = about.get("cfg")
+    try:
+        cfg = yaml.safe_load(text) if isinstance(text, str) else None
+    except yaml.YAMLError as error:
+        raise WeightsError(f"{source}: its cfg is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(cfg, dict):
+        return {}
+    data, model = cfg.get("DATA") or {}, cfg.get("TIMESFORMER") or {}
+    said: dict[str, Any] = {}
+    if data.get("NUM_FRAMES"):
+        said["num_frames"] = int(data["NUM_FRAMES"])
+    if data.get("TRAIN_CROP_SIZE"):
+        said["image_size"] = int(data["TRAIN_CROP_SIZE"])
+    if model.get("NUM_HEADS"):
+        said["num_heads"] = int(model["NUM_HEADS"])
+    if data.get("CLASS_NAMES"):
+        said["classes"] = tuple(str(name) for name in data["CLASS_NAMES"])
+    if {"num_frames", "image_size"} <= said.keys() and data.get("SAMPLING_RATE"):
+        segments = str((cfg.get("TRAIN") or {}).get("DATASET", "")).lower() == "ssv2"
+        said["preprocessing"] = {
+            "num_frames": said["num_frames"], "image_size": said["image_size"],
+            "stride": float(data["SAMPLING_RATE"]), "sampling": "segments" if segments else "clip",
+        }  # fmt: skip
+    return said
+
+
+def to_released(model: TimeSformer) -> dict[str, Any]:
+    """The content of a released checkpoint: `model_state`, and a configuration (`cfg`) of the authors' form.
+
+    Raises:
+        WeightsError: the model has options that the released code does not know.
+    """
+    config = model.config
+    _only_released_options(config, "the released format")
+    data: dict[str, Any] = {
+        "NUM_FRAMES": config.num_frames, "TRAIN_CROP_SIZE": config.image_size, "TEST_CROP_SIZE": config.image_size,
+        "INPUT_CHANNEL_NUM": [config.in_channels],
+    }  # fmt: skip
+    dataset = "kinetics"
+    if model.preprocessing:
+        data["SAMPLING_RATE"] = model.preprocessing["stride"]
+        dataset = "ssv2" if model.preprocessing["sampling"] == "segments" else dataset
+    if model.classes:
+        data["CLASS_NAMES"] = list(model.classes)
+    cfg = {
+        "DATA": data,
+        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit"},
+        "TIMESFORMER": {"ATTENTION_TYPE": config.attention, "NUM_HEADS": config.num_heads},
+        "TRAIN": {"DATASET": dataset},
+    }
+    state = {f"model.{name}": value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    return {"model_state": state, "cfg": yaml.safe_dump(cfg, sort_keys=False)}
+
+
+def _only_released_options(config: ModelConfig, what: str) -> None:
+    plain = ModelConfig()
+    for name in ("order", "positions", "cls_attention", "head_hidden_dim"):
+        if getattr(config, name) != getattr(plain, name):
+            raise WeightsError(f"{name}={getattr(config, name)!r} can't be written in {what}")
+    if config.attention not in RELEASED:
+        raise WeightsError(f"attention={config.attention!r} can't be written in {what}: it has {', '.join(RELEASED)}")
+    if not isinstance(config.image_size, int):
+        raise WeightsError(f"image_size={config.image_size} can't be written in {what}: its frames are squares")
+
+
+# --- Hugging Face ---------------------------------------------------------------------------------------------------
+
+_HF_EMBEDDINGS = {
+    "cls_token": "timesformer.embeddings.cls_token",
+    "pos_embed": "timesformer.embeddings.position_embeddings",
+    "time_embed": "timesformer.embeddings.time_embeddings",
+    "patch_embed.proj": "timesformer.embeddings.patch_embeddings.projection",
+    "norm": "timesformer.layernorm",
+    "head": "classifier",
+}
+_HF_BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.qkv": "attention.attention.qkv",
+    "attn.proj": "attention.output.dense",
+    "temporal_norm1": "temporal_layernorm",
+    "temporal_attn.qkv": "temporal_attention.attention.qkv",
+    "temporal_attn.proj": "temporal_attention.output.dense",
+    "temporal_fc": "temporal_dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+_HF_SIZES = {
+    "num_frames": "num_frames",
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "num_channels": "in_channels",
+    "hidden_size": "embed_dim",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+}
+
+
+def _hf_name(name: str) -> str:
+    """Our name of a weight as Hugging Face has it."""
+    block = re.fullmatch(r"blocks\.(\d+)\.(.+?)(\.weight|\.bias)", name)
+    if block:
+        return f"timesformer.encoder.layer.{block[1]}.{_HF_BLOCK[block[2]]}{block[3]}"
+    stem, kind = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name).groups("")  # type: ignore[union-attr]
+    return _HF_EMBEDDINGS[stem] + kind
+
+
+def is_huggingface(about: Any) -> bool:
+    """Whether the content of a config.json is that of transformers' TimeSformer."""
+    return isinstance(about, dict) and about.get("model_type") == "timesformer"
+
+
+def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
+    """The model of transformers' `TimesformerForVideoClassification` or `TimesformerModel`.
+
+    Raises:
+        WeightsError: the configuration lacks something, or says what no TimeSformer here has.
+    """
+    fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True}
+    for name, value in fixed.items():
+        if about.get(name, value) != value:
+            raise WeightsError(f"{source}: {name}={about[name]!r}: it must be {value!r}")
+    labels = {int(number): str(name) for number, name in (about.get("id2label") or {}).items()}
+    try:
+        config: dict[str, Any] = {ours: int(about[theirs]) for theirs, ours in _HF_SIZES.items()}
+        mlp_ratio = about["intermediate_size"] / about["hidden_size"]
+    except KeyError as error:
+        raise WeightsError(f"{source}: its config.json does not say {error}") from error
+    weights = {name.removeprefix("timesformer."): value for name, value in weights.items()}
+    classes = weights["classifier.weight"].shape[0] if "classifier.weight" in weights else 0
+    model_config = ModelConfig(
+        attention=about.get("attention_type", "divided_space_time"), num_classes=classes, mlp_ratio=mlp_ratio,
+        drop_path=float(about.get("drop_path_rate", 0)), **config,
+    )  # fmt: skip
+    ours = {}
+    with torch.device("meta"):
+        wanted = TimeSformer(model_config).state_dict()
+    for name in wanted:
+        theirs = _hf_name(name).removeprefix("timesformer.")
+        if theirs in weights:
+            ours[name] = weights.pop(theirs)
+    names = tuple(labels.get(number, "") for number in range(classes))
+    known = len(labels) == classes and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    return Stored(
+        source, model_config, {**ours, **weights}, names if classes and known else None,
+        about.get("problem_type") == "multi_label_classification", about.get("preprocessing"),
+    )  # fmt: skip
+
+
+def to_huggingface(model: TimeSformer) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Weights, config.json and preprocessor_config.json for transformers' `TimesformerForVideoClassification`.
+
+    Raises:
+        WeightsError: the model has no head, or options that transformers does not know.
+    """
+    config = model.config
+    _only_released_options(config, "Hugging Face's format")
+    if not config.num_classes:
+        raise WeightsError("num_classes=0: a model without a head can't be written in Hugging Face's format")
+    names = model.classes or tuple(f"LABEL_{number}" for number in range(config.num_classes))
+    problem = "multi_label_classification" if model.multi_label else "single_label_classification"
+    about = {
+        "architectures": ["TimesformerForVideoClassification"],
+        "model_type": "timesformer",
+        **{theirs: getattr(config, ours) for theirs, ours in _HF_SIZES.items()},
+        "intermediate_size": int(config.embed_dim * config.mlp_ratio),
+        "attention_type": config.attention,
+        "drop_path_rate": 0,  # of no matter but in training; transformers takes whole numbers alone
+        "hidden_act": "gelu", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-6, "qkv_bias": True, "initializer_range": 0.02,
+        "problem_type": problem,
+        "preprocessing": model.preprocessing,
+        "id2label": {str(number): name for number, name in enumerate(names)},
+        "label2id": {name: number for number, name in enumerate(names)},
+    }  # fmt: skip
+    side = {"height": config.image_size, "width": config.image_size}
+    preprocessor = {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True, "size": {"shortest_edge": config.image_size}, "resample": 2,
+        "do_center_crop": True, "crop_size": side,
+        "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": [0.45] * 3, "image_std": [0.225] * 3,
+    }  # fmt: skip
+    weights = {_hf_name(name): value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    return weights, about, preprocessor
+
+
+# --- Our own --------------------------------------------------------------------------------------------------------
+
+
+def from_own(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
+    """The model of a folder that `save_pretrained` wrote.
+
+    Raises:
+        WeightsError: the configuration is not one of ours.
+    """
+    try:
+        config = ModelConfig(**about["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{source}: no model can be read from its config.json: {error!r}") from error
+    classes = tuple(about["classes"]) if about.get("classes") else None
+    return Stored(source, config, weights, classes, bool(about.get("multi_label")), about.get("preprocessing"))
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file; WeightsError where there is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file}: can't be read: {error}") from error

@@ -1,0 +1,116 @@
+"""Files from the Hugging Face hub, and the published TimeSformers by short names."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from timesformer.model.tensors import WeightsError
+
+
+@dataclass(frozen=True)
+class Published:
+    """One of the authors' trained models, all with divided attention at the base model's width and depth.
+
+    Attributes:
+        file: name of the authors' file.
+        repository: where it is on the Hugging Face hub, as far as it is there.
+        num_frames, image_size: frames F of a clip, and their side in pixels.
+        stride: source frames from one frame of a clip to the next; of no matter with `segments`.
+        sampling: `clip` or `segments`, as in `timesformer.video.preprocessing.Preprocessing`.
+        top1: accuracy in percent, as the authors report it.
+    """
+
+    file: str
+    repository: str | None
+    num_frames: int
+    image_size: int
+    stride: int
+    sampling: str
+    top1: float
+
+
+def _catalogue() -> dict[str, Published]:
+    found = {}
+    for data, base, hr, long in (("K400", 77.9, 79.6, 80.6), ("K600", 79.1, 81.8, 82.2)):
+        for name, clip, frames, stride, side, top1 in (
+            ("base", "8x32_224", 8, 32, 224, base),
+            ("hr", "16x16_448", 16, 16, 448, hr),
+            ("long", "96x4_224", 96, 4, 224, long),
+        ):
+            repository = None if name == "long" else f"facebook/timesformer-{name}-finetuned-{data.lower()}"
+            file = f"TimeSformer_divST_{clip}_{data}.pyth"
+            found[f"timesformer_{name}_{data.lower()}"] = Published(
+                file, repository, frames, side, stride, "clip", top1
+            )
+    for name, frames, side, top1 in (("base", 8, 224, 59.1), ("hr", 16, 448, 61.8), ("long", 64, 224, 62.0)):
+        repository = None if name == "long" else f"facebook/timesformer-{name}-finetuned-ssv2"
+        file = f"TimeSformer_divST_{frames}_{side}_SSv2.pyth"
+        found[f"timesformer_{name}_ssv2"] = Published(file, repository, frames, side, 32, "segments", top1)
+    for frames, top1 in ((8, 56.8), (32, 61.2), (64, 62.2), (96, 62.6)):
+        file = f"TimeSformer_divST_{frames}x32_224_HowTo100M.pyth"
+        found[f"timesformer_{frames}f_howto100m"] = Published(file, None, frames, 224, 32, "clip", top1)
+    return found
+
+
+CATALOGUE = _catalogue()
+
+
+def published(source: str | Path) -> Published | None:
+    """The entry of the catalogue with this short name, file name or hub id."""
+    text = str(source)
+    for name, entry in CATALOGUE.items():
+        if text in (name, entry.repository) or Path(text).name == entry.file:
+            return entry
+    return None
+
+
+def looks_like_hub_id(source: str | Path) -> bool:
+    """Whether a text has the form `owner/name`, and no file or folder has that name."""
+    owner, slash, name = str(source).partition("/")
+    return bool(slash and owner.strip(".~") and name and "/" not in name) and not Path(source).exists()
+
+
+def download(repository: str, names: Sequence[str]) -> Path:
+    """The first of some files that a repository on the hub has; from the cache if the hub can't be reached.
+
+    Raises:
+        WeightsError: no such repository, none of the files in it, or no network and nothing in the cache.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    # Without this look ahead, the library tries for 23 seconds before it says that there is no network.
+    offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, local_files_only=offline))
+        except LocalEntryNotFoundError as error:
+            if not offline:
+                raise WeightsError(f"{repository}: {name} can't be downloaded: {error}") from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise WeightsError(f"{repository}: can't be had from {constants.ENDPOINT}: {error}") from error
+    wanted = " or ".join(names)
+    if offline:
+        raise WeightsError(
+            f"{repository}: neither a file or folder here, nor in the cache of downloads, and {constants.ENDPOINT} "
+            f"can't be reached to get {wanted}"
+        )
+    raise WeightsError(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
+
+
+def _reachable(endpoint: str) -> bool:
+    if any(name.lower() in ("https_proxy", "http_proxy", "all_proxy") for name in os.environ):
+        return True  # by way of the proxy, for all that can be said from here
+    url = urlsplit(endpoint)
+    try:
+        with socket.create_connection((url.hostname or "", url.port or (80 if url.scheme == "http" else 443)), 5):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,233 @@
+"""Weights of an image Vision Transformer as the start of a video model (Section 4 of the paper)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from timesformer.model.attention import Grid
+from timesformer.model.hub import download, looks_like_hub_id
+from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
+from timesformer.model.timesformer import TimeSformer
+from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the weights.
+
+    Attributes:
+        loaded: weights of the model that were set.
+        left: weights of the model that stay as they were, and why.
+        unused: weights of the source that have no place in the model, and why.
+    """
+
+    loaded: tuple[str, ...]
+    left: dict[str, str]
+    unused: dict[str, str]
+
+
+@torch.no_grad()
+def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "bicubic") -> LoadReport:
+    """Set a model's weights to those of an image ViT of the same width and depth.
+
+    Each step of attention starts as the ViT's own; what comes on top of ViT (`fc` of the extra steps, positions in
+    time) stays as it is, at zero in a new model: which then computes what the ViT does, its CLS averaged over frames.
+    The head is taken over where the number of classes is the same. Positions are resized, and kernels for RGB
+    adapted to other numbers of channels: summed for one, else repeated and scaled by 3 / channels.
+
+    Args:
+        model: the model to set; changed in place.
+        source: a file of weights (.pth, .safetensors) or a hub id of timm's, DeiT's, DINO's or transformers' ViT;
+            or Google's .npz.
+        resize: how positions become those of another grid.
+
+    Returns:
+        What was loaded, left and not used; what was not is also logged as a warning.
+
+    Raises:
+        WeightsError: the source can't be read, is no plain ViT, or has another width, depth, patch or number of heads.
+    """
+    path = Path(source)
+    if path.is_dir():
+        files = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+        if not files:
+            raise WeightsError(f"{path}: no {' or '.join(WEIGHT_FILES)} in this folder")
+        path = files[0]
+    elif not path.is_file():
+        if not looks_like_hub_id(source):
+            raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")
+        path = download(str(source), WEIGHT_FILES)
+    vit = _read_vit(path, model.config.num_heads)
+    unused = _unfit_head(vit, model.config.num_classes)
+
+    own = model.state_dict()
+    taken: dict[str, Tensor] = {}
+    left: dict[str, str] = {}
+    for name in own:
+        origin = _origin(name)
+        if origin in vit and origin not in unused:
+            taken[name] = vit[origin]
+        elif name == "time_embed" or name.startswith(("head.", "norm.")) or "_fc." in name:
+            left[name] = unused.get(origin, "the source has none")
+        else:
+            raise WeightsError(f"{path}: no ViT of {model.config.depth} blocks: it has no {origin}")
+    for name in vit.keys() - {_origin(name) for name in taken} - unused.keys():
+        if name.startswith("blocks."):
+            raise WeightsError(f"{path}: the model has no place for its {name}")
+        unused[name] = "the model has no place for it"
+
+    channels = model.config.in_channels
+    taken["patch_embed.proj.weight"] = _adapt_channels(taken["patch_embed.proj.weight"], channels)
+    if "pos_embed" in taken:
+        taken["pos_embed"] = _adapt_positions(path, taken["pos_embed"], model.config.grid, resize)
+    check_shapes({**own, **taken}, model, str(path))
+    model.load_state_dict({**own, **taken})
+    for name, why in unused.items():
+        logger.warning("%s: %s not loaded: %s", path, name, why)
+    return LoadReport(tuple(taken), left, unused)
+
+
+def _origin(name: str) -> str:
+    """The ViT's weight that a weight of the model starts from."""
+    return re.sub(r"(blocks\.\d+\.)[a-z]+_(attn|norm1)\.", r"\1\2.", name)
+
+
+def _unfit_head(vit: dict[str, Tensor], num_classes: int) -> dict[str, str]:
+    """Weights of a head that cannot be taken over, and why."""
+    if any(name.startswith("pre_logits") for name in vit):
+        return {name: "its head has a hidden layer" for name in vit if name.startswith(("head.", "pre_logits"))}
+    heads = [name for name in vit if name.startswith("head.")]
+    if "head.weight" in vit and vit["head.weight"].shape[0] != num_classes:
+        return dict.fromkeys(heads, f"it has {vit['head.weight'].shape[0]} classes, the model {num_classes}")
+    return {}
+
+
+def _adapt_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Kernels (D, C, P, P) for another number of channels, so that grey or repeated input gives the same."""
+    own = kernel.shape[1]
+    if own == channels:
+        return kernel
+    if channels == 1:
+        return kernel.sum(dim=1, keepdim=True)
+    repeated = kernel.repeat(1, math.ceil(channels / own), 1, 1)[:, :channels]
+    return repeated * (own / channels)
+
+
+def _adapt_positions(path: Path, positions: Tensor, grid: Grid, resize: Resize) -> Tensor:
+    """Positions of CLS and patches on the model's grid, whatever other tokens the ViT has positions for."""
+    count, patches = positions.shape[1], grid["h"] * grid["w"]
+    if count == 1 + patches and (grid["h"] == grid["w"] or math.isqrt(patches) ** 2 != patches):
+        return positions
+    # ViTs are trained on squares; before the patches come positions of CLS and a distillation token, or none.
+    side = math.isqrt(count)
+    others = count - side * side
+    if others > 2:
+        raise WeightsError(f"{path}: {count} positions are not those of CLS and a square of patches")
+    cls = positions[:, :1] if others else torch.zeros_like(positions[:, :1])
+    square = torch.cat([cls, positions[:, others:]], dim=1)
+    own = Grid(t=1, h=side, w=side)
+    return square if grid["h"] == grid["w"] == side else resize_space_positions(square, own, grid, resize)
+
+
+# --- Where the weights come from: all are brought to timm's names -----------------------------------------------------
+
+
+def _read_vit(path: Path, num_heads: int) -> dict[str, Tensor]:
+    weights, _ = read_tensors(path)
+    if "embedding/kernel" in weights:
+        weights = dict(_from_google(path, weights, num_heads))
+    elif any(name.endswith("embeddings.cls_token") for name in weights):
+        weights = dict(_from_transformers(without_prefix(weights, "embeddings.cls_token")))
+    else:
+        weights = without_prefix(weights)
+    if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
+        raise WeightsError(f"{path}: no image ViT: it has no cls_token and patch_embed.proj.weight")
+    return _fold_layer_scale(weights)
+
+
+def _fold_layer_scale(vit: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A factor on each branch's output is the same as one on its last layer."""
+    folded = {name: value for name, value in vit.items() if not re.search(r"\.ls[12]\.gamma$", name)}
+    for name in vit.keys() - folded.keys():
+        layer = name.replace("ls1.gamma", "attn.proj").replace("ls2.gamma", "mlp.fc2")
+        folded[f"{layer}.weight"] = vit[name][:, None] * folded[f"{layer}.weight"]
+        folded[f"{layer}.bias"] = vit[name] * folded[f"{layer}.bias"]
+    return folded
+
+
+def _from_google(path: Path, npz: dict[str, Tensor], num_heads: int) -> Iterator[tuple[str, Tensor]]:
+    """Google's arrays: linear maps are (in, out), attention's (D, head, d), kernels (P, P, C, D)."""
+    yield "cls_token", npz["cls"]
+    yield "pos_embed", npz["Transformer/posembed_input/pos_embedding"]
+    yield "patch_embed.proj.weight", rearrange(npz["embedding/kernel"], "p q c d -> d c p q")
+    yield "patch_embed.proj.bias", npz["embedding/bias"]
+
+    def linear(ours: str, theirs: str) -> Iterator[tuple[str, Tensor]]:
+        if f"{theirs}/kernel" in npz:
+            yield f"{ours}.weight", npz[f"{theirs}/kernel"].T
+            yield f"{ours}.bias", npz[f"{theirs}/bias"]
+
+    def norm(ours: str, theirs: str) -> Iterator[tuple[str, Tensor]]:
+        yield f"{ours}.weight", npz[f"{theirs}/scale"]
+        yield f"{ours}.bias", npz[f"{theirs}/bias"]
+
+    for number in sorted({int(match[1]) for name in npz if (match := re.search(r"encoderblock_(\d+)/", name))}):
+        block, theirs = f"blocks.{number}", f"Transformer/encoderblock_{number}"
+        attn = f"{theirs}/MultiHeadDotProductAttention_1"
+        heads = npz[f"{attn}/query/kernel"].shape[1]
+        if heads != num_heads:
+            raise WeightsError(f"{path}: it has {heads} heads, the model num_heads={num_heads}")
+        for kind, pattern in (("kernel", "i head o -> (head o) i"), ("bias", "head o -> (head o)")):
+            parts = [rearrange(npz[f"{attn}/{part}/{kind}"], pattern) for part in ("query", "key", "value")]
+            yield f"{block}.attn.qkv.{'weight' if kind == 'kernel' else 'bias'}", torch.cat(parts)
+        yield f"{block}.attn.proj.weight", rearrange(npz[f"{attn}/out/kernel"], "head i o -> o (head i)")
+        yield f"{block}.attn.proj.bias", npz[f"{attn}/out/bias"]
+        yield from norm(f"{block}.norm1", f"{theirs}/LayerNorm_0")
+        yield from norm(f"{block}.norm2", f"{theirs}/LayerNorm_2")
+        yield from linear(f"{block}.mlp.fc1", f"{theirs}/MlpBlock_3/Dense_0")
+        yield from linear(f"{block}.mlp.fc2", f"{theirs}/MlpBlock_3/Dense_1")
+    yield from norm("norm", "Transformer/encoder_norm")
+    yield from linear("pre_logits.fc", "pre_logits")
+    yield from linear("head", "head")
+
+
+_TRANSFORMERS = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "embeddings.distillation_token": "dist_token",
+    "layernorm": "norm",
+    "classifier": "head",
+    "cls_classifier": "head",
+    "distillation_classifier": "head_dist",
+    "attention.output.dense": "attn.proj",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+
+
+def _from_transformers(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in weights.items():
+        if match := re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.query\.(\w+)", name):
+            parts = [weights[name.replace("query", part)] for part in ("query", "key", "value")]
+            yield f"blocks.{match[1]}.attn.qkv.{match[2]}", torch.cat(parts)
+        elif not re.search(r"attention\.attention\.(key|value)\.", name):
+            stem, kind = re.fullmatch(r"(.+?)(\.weight|\.bias)?", name).groups("")  # type: ignore[union-attr]
+            block = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", stem)
+            if block:
+                yield f"blocks.{block[1]}.{_TRANSFORMERS.get(block[2], block[2])}{kind}", value
+            else:
+                yield _TRANSFORMERS.get(stem, stem) + kind, value

@@ -1,0 +1,71 @@
+"""Tensors out of a file of any of the usual formats. Nothing in a file is ever run as code."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# Where the usual training programs put the weights in what they save.
+_WRAPPERS = ("model_state", "state_dict", "model", "teacher")
+
+
+class WeightsError(Exception):
+    """Weights that cannot be read, or do not fit; the message names the file."""
+
+
+def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights in a file, and whatever else is in it.
+
+    Args:
+        file: safetensors, NumPy's npz, or what torch.save wrote: weights by name, alone or in a dictionary under
+            `model_state`, `state_dict`, `model` or `teacher`.
+
+    Raises:
+        WeightsError: the file can't be read, holds no weights, or holds objects that only running code would restore.
+    """
+    try:
+        return _read(file)
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise WeightsError(f"{file}: refused: it holds code ({code[1]}), not weights alone") from error
+        raise WeightsError(f"{file}: not a file of weights") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{file}: can't be read: {' '.join(str(error).split())[:200]}") from error
+    except (IndexError, AttributeError, TypeError) as error:  # of the unpickler, on bytes that are no pickle
+        raise WeightsError(f"{file}: not a file of weights") from error
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if file.suffix == ".safetensors":
+        return load_file(file), {}
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}, {}
+    with torch.serialization.safe_globals([argparse.Namespace]):  # some keep their command line; it is but data
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    about: dict[str, Any] = {}
+    while isinstance(content, dict) and (inner := next((name for name in _WRAPPERS if name in content), None)):
+        if not isinstance(content[inner], dict):
+            break
+        about |= {name: value for name, value in content.items() if name != inner}
+        content = content[inner]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{file}: no weights by name in it")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}, about
+
+
+def without_prefix(weights: dict[str, Tensor], key: str = "cls_token") -> dict[str, Tensor]:
+    """The weights without what comes before `key` in their names, such as `model.` or `module.backbone.`."""
+    prefix = next((name[: -len(key)] for name in weights if name.endswith(key)), "")
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
