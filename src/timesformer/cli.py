@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
 
+MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder or hub id of Hugging Face's TimeSformer"
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
 # so that help and wrong use are answered at once.
 console = Console(stderr=True, highlight=False)
@@ -48,7 +49,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
 
-    return (WeightsError, TrainingError, RecipeError, DataError, VideoError, ValueError, OSError)
+    return (MemoryError, WeightsError, TrainingError, RecipeError, DataError, VideoError, ValueError, OSError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="scratch (default), finetune (default with --set init=…), paper, or a YAML file",
+        help="scratch (default), finetune (default with --set init=… or init_from_vit=…), paper, or a YAML file",
     )
     train.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -99,6 +100,38 @@ def _parser() -> argparse.ArgumentParser:
     _add_views(predict)
     _add_json(predict)
 
+    convert = command("convert", _convert, "write a model in another format")
+    convert.add_argument("source", metavar="SRC", help=MODEL_HELP)
+    convert.add_argument("destination", metavar="DST", type=Path, help="folder to write; a file for `released`")
+    convert.add_argument(
+        "--to", required=True, choices=["timesformer", "huggingface", "released"],
+        help="this program's format, that of Hugging Face's transformers, or that of the authors' code",
+    )  # fmt: skip
+    convert.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
+    _add_options(convert)
+
+    profile = command("profile", _profile, "parameters, multiply-accumulates, memory and time of a model")
+    profile.add_argument("name", metavar="NAME", help="name of a model, such as timesformer_base, or " + MODEL_HELP)
+    profile.add_argument("--attention", help="attention scheme")
+    profile.add_argument("--frames", type=_count, help="frames of a clip")
+    profile.add_argument("--size", type=_count, help="side of a frame in pixels")
+    profile.add_argument("--classes", type=_count, help="number of classes")
+    _add_options(profile)
+    profile.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="to measure in")
+    profile.add_argument("--no-measure", action="store_true", help="count only, don't run the model")
+    profile.add_argument(
+        "--sweep", type=_sweep, metavar="frames=8,16,…|size=224,…", help="count all schemes over clips, as in Figure 3"
+    )
+    profile.add_argument("--out", type=Path, metavar="FILE", help="picture of the sweep (png, svg, pdf)")
+    _add_json(profile)
+
+    schemes = command("schemes", _schemes, "draw which patches each attention scheme attends to (Figure 2)")
+    schemes.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture to write (png, svg, pdf)")
+    schemes.add_argument(
+        "--grid", type=_place, default=(5, 8, 8), metavar="T,H,W", help="frames, rows, columns (default: 5,8,8)"
+    )
+    schemes.add_argument("--query", type=_place, metavar="t,h,w", help="patch that attends (default: the middle)")
+
     check = command("check", _check, "find every broken, short or unlabelled video before training does")
     check.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos")
     check.add_argument("--min-frames", type=_count, default=8, help="fewer count as short (default: %(default)s)")
@@ -108,7 +141,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder of a model or of a training run")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="model options, as in num_heads=6"
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +175,33 @@ def _count(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+
+
+def _place(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) == 3 and all(part.isdigit() for part in parts):
+        return int(parts[0]), int(parts[1]), int(parts[2])
+    raise argparse.ArgumentTypeError(f"{text!r} is not three numbers: frame,row,column")
+
+
+def _sweep(text: str) -> tuple[Literal["frames", "size"], list[int]]:
+    option, _, values = text.partition("=")
+    if option in ("frames", "size") and values and all(value.isdigit() for value in values.split(",")):
+        return ("frames" if option == "frames" else "size"), [int(value) for value in values.split(",")]
+    raise argparse.ArgumentTypeError(f"{text!r} is not of the form frames=8,16,32 or size=224,336")
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    """Model options from `key=value` texts."""
+    import yaml
+
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"setting {setting!r} is not of the form key=value")
+        options[key] = yaml.safe_load(value)
+    return options
 
 
 def _clips(text: str) -> Clips:
@@ -174,7 +240,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _default_recipe(settings: Sequence[str]) -> str:
-    return "finetune" if any(setting.startswith("init=") for setting in settings) else "scratch"
+    return "finetune" if any(setting.startswith(("init=", "init_from_vit=")) for setting in settings) else "scratch"
 
 
 def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoList, VideoList | None]:
@@ -253,6 +319,54 @@ def _predict(args: argparse.Namespace) -> int:
     for message in failed:
         console.print(f"[red]error:[/] {_escape(message)}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from timesformer.model.weights import convert
+
+    convert(args.source, args.destination, args.to, classes=args.classes, **_options(args.set))
+    console.print(f"written: {args.destination}")
+    return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    from timesformer.model.variants import VARIANTS
+    from timesformer.model.weights import load_model
+    from timesformer.profiling import draw_sweep, profile, sweep
+
+    given = {"attention": args.attention, "num_frames": args.frames, "image_size": args.size}
+    given |= {"num_classes": args.classes}
+    options = {**_options(args.set), **{name: value for name, value in given.items() if value is not None}}
+    if args.name in VARIANTS:
+        config = VARIANTS[args.name].replace(**options)
+    else:
+        config = load_model(args.name, **options).config
+    if args.sweep:
+        option, values = args.sweep
+        rows = sweep(config, option, values)
+        _write_json(args.json, rows)
+        if args.json != "-":
+            for row in rows:
+                print(f"{row['attention']:<22}{option}={row[option]:<6}{row['macs_per_view'] / 1e12:8.3f} T MACs")
+        if args.out:
+            draw_sweep(rows, option, args.out)
+            console.print(f"written: {args.out}")
+        return 0
+    found = profile(config, measure=not args.no_measure, dtype=args.dtype)
+    _write_json(args.json, found.to_json())
+    if args.json != "-":
+        print("\n".join(found.lines()))
+    return 0
+
+
+def _schemes(args: argparse.Namespace) -> int:
+    from timesformer.explain.schemes import draw_schemes
+    from timesformer.model.attention import Grid
+
+    t, h, w = args.grid
+    draw_schemes(args.out, grid=Grid(t=t, h=h, w=w), query=args.query)
+    console.print(f"written: {args.out}")
+    return 0
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -226,7 +226,7 @@ def test_a_resumed_run_does_not_need_the_model_it_started_from(videos: Path, tmp
 
 
 def test_fine_tuning_from_nothing_is_refused(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"starts from a trained model: name one \(init=MODEL\)"):
+    with pytest.raises(TrainingError, match=r"starts from a trained model: name it \(init=MODEL or"):
         train(read_videos(videos, "train"), tmp_path, load_recipe("finetune"))
 
 

@@ -41,6 +41,10 @@ class Neighbourhood(Protocol):
     @property
     def name(self) -> str: ...
 
+    def comparisons(self, grid: Grid) -> int:
+        """Number of pairs of a patch and one that it attends to (itself among them), over all patches of a clip."""
+        ...
+
     def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
         """Attention of each patch to CLS and to the patches of its neighbourhood.
 
@@ -68,6 +72,15 @@ class Partition:
     name: str
     groups: str
     with_cls: bool = True
+
+    def comparisons(self, grid: Grid) -> int:
+        groups, patches = self.num_groups(grid), grid["t"] * grid["h"] * grid["w"]
+        return patches * patches // groups
+
+    def num_groups(self, grid: Grid) -> int:
+        """Groups of a clip, all of one size."""
+        clip = torch.empty(1, grid["t"] * grid["h"] * grid["w"], 1, device="meta")
+        return len(rearrange(clip, f"b (t h w) d -> {self.groups}", **grid))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
         q = rearrange(q, f"b (t h w) d -> {self.groups}", **grid)
@@ -114,6 +127,10 @@ class Lookup:
 
     name: str
     table: Callable[[int, int, int, torch.device], Table]
+
+    def comparisons(self, grid: Grid) -> int:
+        table = self.table(grid["t"], grid["h"], grid["w"], torch.device("cpu"))
+        return sum(queries.numel() * (keys.shape[1] - 1) for queries, keys in table)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
         table = self.table(grid["t"], grid["h"], grid["w"], q.device)

@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.files import replace_file
+from timesformer.model.image_init import init_from_vit
 from timesformer.model.initialization import init_for_scratch
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.variants import create_model
@@ -262,12 +263,17 @@ def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = N
         model = TimeSformer(config)
     elif recipe.init:
         model = load_model(recipe.init, **options)
-    elif recipe.initialization == "pretrained":
-        raise TrainingError("the recipe starts from a trained model: name one (init=MODEL), or set initialization")
+    elif recipe.initialization == "pretrained" and not recipe.init_from_vit:
+        raise TrainingError(
+            "the recipe starts from a trained model: name it (init=MODEL or init_from_vit=IMAGE_MODEL), "
+            "or set initialization=released or scratch"
+        )
     else:
         model = create_model(name, **options)
         if recipe.initialization == "scratch":
             init_for_scratch(model)
+        if recipe.init_from_vit:
+            init_from_vit(model, recipe.init_from_vit)
     config = model.config
     if not isinstance(config.image_size, int):
         raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")

@@ -96,8 +96,10 @@ class Recipe:
     """`name` and options of timesformer.create_model"""
     init: str | None = None
     """model to start from: whatever timesformer.load_model takes"""
+    init_from_vit: str | None = None
+    """image ViT to start from: whatever timesformer.init_from_vit takes"""
     initialization: Literal["released", "scratch", "pretrained"] = "released"
-    """first weights without `init`: as released, or for training from nothing; `pretrained` insists on `init`"""
+    """first weights without `init`: as released, or for training from nothing; `pretrained` insists on weights"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
@@ -137,6 +139,8 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
+        if self.init and self.init_from_vit:
+            raise ValueError(f"init={self.init} and init_from_vit={self.init_from_vit}: give one of them")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         shares = {"data.trim": self.data.trim, "data.validation": self.data.validation}
