@@ -124,7 +124,7 @@ def test_a_resumed_run_must_be_the_same_run(videos: Path, tmp_path: Path) -> Non
     listed = read_videos(videos, "train")
     with pytest.raises(Stop):
         train(listed, tmp_path, recipe("checkpoint_minutes=0"), on_report=stop_at(2))
-    with pytest.raises(TrainingError, match=r"other optimizer.lr \(0.0005, now 0.5\)"):
+    with pytest.raises(TrainingError, match=r"other optimizer.lr \(0.001, now 0.5\)"):
         train(listed, tmp_path, recipe("optimizer.lr=0.5"), resume=True)
     with pytest.raises(TrainingError, match="other videos"):
         train(replace(listed, items=listed.items[1:]), tmp_path, recipe(), resume=True)

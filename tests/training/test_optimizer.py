@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import timesformer
-from timesformer.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
 from timesformer.training.recipe import OptimizerRecipe
 
 
@@ -36,8 +36,9 @@ def test_layer_decay_and_what_is_not_decayed() -> None:
     model = tiny()
     recipe = OptimizerRecipe(name="adamw", lr=1.0, weight_decay=0.1, decay_all=False, layer_decay=0.5)
     optimizer = make_optimizer(model, recipe)
-    set_learning_rate(optimizer, 2.0)
-    of = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    optimizer.set_learning_rate(2.0)
+    groups = optimizer.parts[0].param_groups
+    of = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     by_name = {name: of[id(parameter)] for name, parameter in model.named_parameters()}
     assert len(by_name) == len(of)
     assert by_name["head.weight"] == (2.0, 0.1)
@@ -49,7 +50,41 @@ def test_layer_decay_and_what_is_not_decayed() -> None:
 
 
 def test_the_paper_decays_everything() -> None:
-    optimizer = make_optimizer(tiny(), OptimizerRecipe())
+    (optimizer,) = make_optimizer(tiny(), OptimizerRecipe()).parts
     assert isinstance(optimizer, torch.optim.SGD)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {1e-4}
     assert optimizer.param_groups[0]["nesterov"]
+
+
+def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    model = tiny()
+    muon, adamw = make_optimizer(model, OptimizerRecipe(name="muon", layer_decay=0.5)).parts
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    by_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert by_muon | by_adamw == set(names.values())
+    assert not by_muon & by_adamw
+    assert by_muon == {name for name in names.values() if name.startswith("blocks.") and name.endswith("weight")} - {
+        name for name in names.values() if "norm" in name
+    }
+
+
+def test_state_goes_there_and_back() -> None:
+    recipe = OptimizerRecipe(name="muon", lr=0.1)
+    one, other = tiny(), tiny()
+    other.load_state_dict(one.state_dict())
+    first, second = make_optimizer(one, recipe), make_optimizer(other, recipe)
+
+    def step(model: timesformer.TimeSformer, optimizer: Optimizers, seed: int) -> None:
+        torch.manual_seed(seed)
+        model.eval()(torch.randn(2, 3, 2, 16, 16)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(one, first, 0)
+    other.load_state_dict(one.state_dict())
+    second.load_state_dict(first.state_dict())
+    step(one, first, 1)
+    step(other, second, 1)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name

@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.tensorboard import SummaryWriter
 
 from timesformer.evaluation.evaluate import Evaluation, evaluate
@@ -36,7 +35,7 @@ from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.variants import create_model
 from timesformer.model.weights import load_model
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
-from timesformer.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
 from timesformer.training.recipe import Recipe, recipe_yaml
 from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load, write_bad_videos
 from timesformer.video.datasets import VideoList
@@ -141,7 +140,7 @@ def train(
             rng = np.random.default_rng([recipe.seed, progress.epoch, len(videos.items) + progress.step])
             torch.manual_seed(int(rng.integers(2**63)))
             lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
-            set_learning_rate(optimizer, lr)
+            optimizer.set_learning_rate(lr)
             micro_batches = readable_batches(order.num_micro_batches(progress.step))
             taken = _take_step(model, optimizer, micro_batches, recipe, videos.multi_label, bf16, rng)
             if average and taken.seen:
@@ -199,7 +198,7 @@ class _Step:
 
 def _take_step(
     model: TimeSformer,
-    optimizer: Optimizer,
+    optimizer: Optimizers,
     micro_batches: Iterable[Batch],
     recipe: Recipe,
     multi_label: bool,

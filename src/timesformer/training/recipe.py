@@ -60,12 +60,12 @@ class DataRecipe:
 class OptimizerRecipe:
     """The optimizer and the schedule of its learning rate."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """optimizer; sgd has Nesterov momentum"""
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    """sgd has Nesterov momentum; muon is Muon for the blocks' matrices and AdamW for the rest: fastest from nothing"""
     lr: float = 0.005
     """learning rate at its highest, for the recipe's batch size"""
     momentum: float = 0.9
-    """momentum of sgd; beta 1 of adamw"""
+    """momentum of sgd; beta 1 of adamw, also beside muon"""
     beta2: float = 0.999
     """beta 2 of adamw"""
     weight_decay: float = 1e-4
