@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -83,7 +84,7 @@ def test_state_goes_there_and_back() -> None:
 
     step(one, first, 0)
     other.load_state_dict(one.state_dict())
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
     step(one, first, 1)
     step(other, second, 1)
     for name, value in one.state_dict().items():
