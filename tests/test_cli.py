@@ -203,3 +203,24 @@ def test_an_interrupted_run_saves_its_last_step(
     assert errors.strip().endswith("interrupted: the same command with --resume goes on from here")
     assert "Traceback" not in errors
     assert (out / "checkpoint.pt").exists()
+
+
+def test_convert_there_and_back(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, destination, form in (
+        (run, "hf", "huggingface"), (tmp_path / "hf", "model.pyth", "released"),
+        (tmp_path / "model.pyth", "own", "timesformer"),
+    ):  # fmt: skip
+        assert main(["convert", str(source), str(tmp_path / destination), "--to", form]) == 0
+    first, last = (Path(folder) / "model.safetensors" for folder in (run / "last", tmp_path / "own"))
+    assert first.read_bytes() == last.read_bytes()
+    capsys.readouterr()
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    assert (
+        main(
+            ["convert", str(run), str(tmp_path / "x"), "--to", "timesformer", "--classes", str(tmp_path / "names.txt")]
+        )
+        == 1
+    )
+    assert "names.txt: 2 names for a model of 8 classes" in " ".join(capsys.readouterr().err.split())
+    assert main(["convert", str(run), str(tmp_path), "--to", "released"]) == 1
+    assert "is a folder: the released format is one file" in " ".join(capsys.readouterr().err.split())

@@ -323,3 +323,19 @@ def test_targets_and_clips_of_a_sample_depend_on_seed_epoch_and_index_alone(vide
     assert not torch.equal(first[0], later[0])  # type: ignore[index]
     assert not torch.equal(first[0], other[0])  # type: ignore[index]
     assert first[1].tolist() == np.eye(8)[listed.items[3].labels[0]].tolist()  # type: ignore[index]
+
+
+def test_start_from_an_image_model(videos: Path, tmp_path: Path) -> None:
+    from tests.model.test_image_init import vit_weights
+
+    weights = vit_weights(classes=8)
+    torch.save(weights, tmp_path / "vit.pth")
+    choices = [f"init_from_vit={tmp_path / 'vit.pth'}", "initialization=released", "model.patch_size=8"]
+    still = recipe(*choices, "model.num_heads=3", "optimizer.lr=1e-12", "optimizer.min_lr=0", "epochs=1")
+    model = train(read_videos(videos, "train"), tmp_path / "run", still)
+    for name in ("attn.qkv.weight", "temporal_attn.qkv.weight"):
+        torch.testing.assert_close(
+            model.state_dict()[f"blocks.1.{name}"], weights["blocks.1.attn.qkv.weight"], atol=1e-6, rtol=0
+        )
+    with pytest.raises(ValueError, match="give one of them"):
+        recipe(*choices, "init=x")
