@@ -298,6 +298,9 @@ def from_own(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> 
     Raises:
         WeightsError: the configuration is not one of ours.
     """
+    architecture = about.get("architecture", TimeSformer.architecture)
+    if architecture != TimeSformer.architecture:
+        raise WeightsError(f"{source}: a {architecture}, not a TimeSformer")
     try:
         config = ModelConfig(**about["model"])
     except (ValueError, KeyError, TypeError) as error:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from timesformer.files import replace_file, write_json
 from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
+from timesformer.model.base import VideoConfig, VideoModel
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -27,11 +23,13 @@ CLS_RULES = ("released", "equations")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(VideoConfig):
     """What defines a TimeSformer; the defaults are the paper's base model.
 
+    Clips of other lengths and sizes than the model's own are accepted: positions are resized. For `num_classes`,
+    `num_frames`, `image_size` and `in_channels` see `VideoConfig`.
+
     Attributes:
-        num_classes: outputs of the head; 0 leaves the head out, and the model returns its features.
         attention: the scheme (Table 1): `space_only`, `joint_space_time`, `divided_space_time`,
             `sparse_local_global` or `axial`.
         order: of the steps of divided attention (Section 4.7): `time_space`, `space_time`, or `parallel`, where both
@@ -40,10 +38,7 @@ class ModelConfig:
             `space_only` has no positions in time.
         cls_attention: what CLS attends to: `released`, as the published weights do, or `equations`, as Eqs. 6 and 11
             say (see `timesformer.model.attention`). `sparse_local_global` and `axial` have `equations` alone.
-        num_frames: frames F of a clip. Clips of another length are accepted: time positions are resized.
-        image_size: height and width of a frame in pixels; one number for a square. Other sizes are accepted too.
         patch_size: side P of a patch in pixels; divides the height and width of every clip.
-        in_channels: channels of a frame.
         embed_dim: width D of a token.
         depth: number of blocks L.
         num_heads: attention heads A; divides `embed_dim`.
@@ -53,15 +48,11 @@ class ModelConfig:
         dropout: chance that an element of the MLP's hidden layer or of the features before the head is dropped.
     """
 
-    num_classes: int = 400
     attention: str = "divided_space_time"
     order: str = "time_space"
     positions: str = "space_time"
     cls_attention: str = "released"
-    num_frames: int = 8
-    image_size: int | tuple[int, int] = 224
     patch_size: int = 16
-    in_channels: int = 3
     embed_dim: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -71,11 +62,7 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_size, list):  # as JSON and YAML bring it
-            object.__setattr__(self, "image_size", tuple(self.image_size))
-        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
-        if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
-            raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
+        super().__post_init__()
         allowed = {"attention": SCHEMES, "order": ORDERS, "positions": POSITIONS, "cls_attention": CLS_RULES}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -84,30 +71,13 @@ class ModelConfig:
             raise ValueError(f"order={self.order!r} is for attention='divided_space_time', not {self.attention!r}")
         if self.attention not in RELEASED:
             object.__setattr__(self, "cls_attention", "equations")
-        least = dict.fromkeys(("num_frames", "patch_size", "in_channels", "embed_dim", "depth", "num_heads"), 1)
-        for name, smallest in {**least, "num_classes": 0, "head_hidden_dim": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < smallest:
-                raise ValueError(f"{name}={value!r} must be a whole number from {smallest} up")
+        self.require_counts(patch_size=1, embed_dim=1, depth=1, num_heads=1, head_hidden_dim=0)
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim={self.embed_dim} must be a multiple of num_heads={self.num_heads}")
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
         _patch_grid(*self.frame_size, self.patch_size)
-
-    def replace(self, **options: Any) -> ModelConfig:
-        """A configuration with other values of some options; ValueError for one that does not exist."""
-        known = [field.name for field in dataclasses.fields(self)]
-        for option in options:
-            if option not in known:
-                raise ValueError(f"model option {option!r} is not one of {', '.join(known)}")
-        return dataclasses.replace(self, **options)
-
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of a frame in pixels."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
     @property
     def grid(self) -> Grid:
@@ -132,26 +102,15 @@ class ModelConfig:
         return self.attention == "space_only" and self.cls_attention == "released"
 
 
-class TimeSformer(nn.Module):
-    """The video Transformer of the paper. Parameter names are those of the released weights.
+class TimeSformer(VideoModel):
+    """The video Transformer of the paper. Parameter names are those of the released weights."""
 
-    Attributes:
-        config: what the model was made from.
-        classes: names of the classes, one a logit, where known; saved with the model.
-        multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
-        preprocessing: how a video becomes this model's input, where known; saved with the model
-            (see `timesformer.video.preprocessing.Preprocessing`).
-        activation_checkpointing: recompute each block in the backward pass instead of keeping its activations.
-    """
+    architecture = "timesformer"
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.classes: tuple[str, ...] | None = None
-        self.multi_label = False
-        self.preprocessing: dict[str, Any] | None = None
-        self.activation_checkpointing = False
-
         dim, grid = config.embed_dim, config.grid
         self.patch_embed = PatchEmbed(config.in_channels, config.patch_size, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
@@ -181,7 +140,6 @@ class TimeSformer(nn.Module):
                     nn.init.trunc_normal_(module.weight, std=0.02)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Logits (B, num_classes) of clips (B, in_channels, F, H, W) of normalised floats."""
         logits: Tensor = self.head(self.dropout(self.features(clip)))
         return logits
 
@@ -265,21 +223,6 @@ class TimeSformer(nn.Module):
             grid["t"] = 1
         x = rearrange(x, "b (s t) n d -> (b s) (t n) d", t=grid["t"])
         return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=len(x)), x], dim=1), grid
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` (model, classes, preprocessing) and `model.safetensors` into `folder`.
-
-        An older file of the same name stays until the new one is complete. `timesformer.load_model` reads the folder.
-        """
-        about = {
-            "model": dataclasses.asdict(self.config),
-            "classes": self.classes,
-            "multi_label": self.multi_label,
-            "preprocessing": self.preprocessing,
-        }
-        with replace_file(Path(folder) / "model.safetensors") as file:
-            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
-        write_json(Path(folder) / "config.json", about)
 
     def _space_positions(self, h: int, w: int) -> Tensor:
         """Positions (1, h*w, D) of the patches of a frame, resized (nearest) when the grid is not the model's own."""

@@ -1,0 +1,108 @@
+"""What training, evaluation and prediction ask of a video model, whatever its architecture."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from timesformer.files import replace_file, write_json
+
+Config = TypeVar("Config", bound="VideoConfig")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """What every video model has.
+
+    Attributes:
+        num_classes: outputs of the head; 0 leaves the head out, and the model returns its features.
+        num_frames: frames F of a clip.
+        image_size: height and width of a frame in pixels; one number for a square.
+        in_channels: channels of a frame.
+    """
+
+    num_classes: int = 400
+    num_frames: int = 8
+    image_size: int | tuple[int, int] = 224
+    in_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):  # as JSON and YAML bring it
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
+        self.require_counts(num_classes=0, num_frames=1, in_channels=1)
+
+    def require_counts(self, **smallest: int) -> None:
+        """See that options are whole numbers, each from its smallest up: ValueError."""
+        for name, least in smallest.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} must be a whole number from {least} up")
+
+    def replace(self: Config, **options: Any) -> Config:
+        """A configuration with other values of some options; ValueError for one that does not exist."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for option in options:
+            if option not in known:
+                raise ValueError(f"model option {option!r} is not one of {', '.join(known)}")
+        return dataclasses.replace(self, **options)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+class VideoModel(nn.Module):
+    """A classifier of clips.
+
+    Attributes:
+        architecture: its name in `config.json`.
+        config: what the model was made from.
+        classes: names of the classes, one a logit, where known; saved with the model.
+        multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
+        preprocessing: how a video becomes this model's input, where known; saved with the model
+            (see `timesformer.video.preprocessing.Preprocessing`).
+        activation_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    architecture: ClassVar[str]
+    config: VideoConfig
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes: tuple[str, ...] | None = None
+        self.multi_label = False
+        self.preprocessing: dict[str, Any] | None = None
+        self.activation_checkpointing = False
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, num_classes) of clips (B, in_channels, F, H, W) of normalised floats."""
+        raise NotImplementedError
+
+    def features(self, clip: Tensor) -> Tensor:
+        """The input (B, D) of the last layer for clips (B, in_channels, F, H, W)."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` (model, classes, preprocessing) and `model.safetensors` into `folder`.
+
+        An older file of the same name stays until the new one is complete. `timesformer.load_model` reads the folder.
+        """
+        about = {
+            "architecture": self.architecture,
+            "model": dataclasses.asdict(self.config),
+            "classes": self.classes,
+            "multi_label": self.multi_label,
+            "preprocessing": self.preprocessing,
+        }
+        with replace_file(Path(folder) / "model.safetensors") as file:
+            save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
+        write_json(Path(folder) / "config.json", about)
