@@ -89,14 +89,14 @@ def test_resume_takes_the_recipe_of_the_run(run: Path, data: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["predict", "nowhere", "a.mp4"], "nowhere: not a folder with a model"),
+        (["predict", "nowhere", "a.mp4"], "nowhere: no such file or folder"),
         (["evaluate", "RUN", "--data", "nowhere"], "nowhere: no such file or folder"),
         (["train", "--data", "nowhere", "--out", "OUT"], "nowhere: no such file or folder"),
         (["train", "--data", "DATA", "--out", "RUN"], "holds a run already"),
         (["train", "--data", "DATA", "--out", "OUT", "--recipe", "best"], "recipe 'best' is neither a file nor one of"),
         (["train", "--data", "DATA", "--out", "OUT", "--set", "epochs=x"], "epochs"),
         (["train", "--data", "DATA", "--out", "OUT", "--set", "model.heads=2"], "model option 'heads' is not one of"),
-        (["train", "--data", "DATA", "--out", "OUT", "--set", "init=nowhere"], "nowhere: not a folder with a model"),
+        (["train", "--data", "DATA", "--out", "OUT", "--set", "init=nowhere"], "nowhere: no such file or folder"),
         (["check", "nowhere"], "nowhere"),
     ],
 )

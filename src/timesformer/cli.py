@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from timesformer.evaluation.views import Clips
+    from timesformer.evaluation.protocols import Clips
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
 
@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", _evaluate, "test a model on labelled videos")
     _add_model(evaluate)
     _add_data(evaluate)
+    evaluate.add_argument(
+        "--protocol", choices=["paper", "released"], default="paper",
+        help="clips and crops by default, where clips lie, how scores are averaged (default: %(default)s, 1 x 3)",
+    )  # fmt: skip
     _add_views(evaluate)
     evaluate.add_argument(
         "--split", default="test", choices=["train", "val", "test"],
@@ -98,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, or folder of frames")
     predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
     _add_views(predict)
+    predict.set_defaults(clips=1, crops=1)
     _add_json(predict)
 
     convert = command("convert", _convert, "write a model in another format")
@@ -162,9 +167,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--clips", type=_clips, default=1, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
+        "--clips", type=_clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
     )
-    parser.add_argument("--crops", type=int, choices=[1, 3], default=1, help="crops of a clip (default: %(default)s)")
+    parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -264,6 +269,7 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
 def _evaluate(args: argparse.Namespace) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
+    from timesformer.evaluation.protocols import PROTOCOLS
     from timesformer.predictor import VideoClassifier
     from timesformer.video.datasets import read_videos, splits
 
@@ -273,16 +279,20 @@ def _evaluate(args: argparse.Namespace) -> int:
         console.print(
             f"[yellow]note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}[/]"
         )
+    protocol = PROTOCOLS[args.protocol]
+    clips, crops = args.clips or protocol.clips, args.crops or protocol.crops
     with track(console, "evaluate", len(videos.items)) as advance:
         result = evaluate(
             classifier.model, videos, classifier.preprocessing,
-            clips=args.clips, crops=args.crops, workers=args.workers, on_video=advance,
+            clips=clips, crops=crops, protocol=protocol, workers=args.workers, on_video=advance,
         )  # fmt: skip
     if args.out:
         result.write(args.out)
         console.print(f"written: {args.out}")
     summary = result.summary()
-    _write_json(args.json, {"model": str(args.model), "clips": args.clips, "crops": args.crops, **summary})
+    _write_json(
+        args.json, {"model": str(args.model), "protocol": protocol.name, "clips": clips, "crops": crops, **summary}
+    )
     if args.json != "-":
         for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
             if name in summary:

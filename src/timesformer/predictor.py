@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from timesformer.evaluation.views import Clips, load_views, score_views
+from timesformer.evaluation.protocols import PROTOCOLS, Clips
+from timesformer.evaluation.views import load_views, view_logits
 from timesformer.model.timesformer import TimeSformer
 from timesformer.model.weights import load_model
 from timesformer.video.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ class VideoClassifier:
     def scores(self, video: str | Path, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
         views = load_views(video, self.preprocessing, clips, crops)
-        return score_views(self.model, views, multi_label=self.model.multi_label).mean(dim=0)
+        return PROTOCOLS["paper"].scores(view_logits(self.model, views), multi_label=self.model.multi_label)
 
     def predict(self, video: str | Path, *, top: int = 5, clips: Clips = 1, crops: int = 1) -> list[tuple[str, float]]:
         """The classes of highest score, best first.

@@ -16,7 +16,7 @@ from torch import nn
 
 import timesformer
 from timesformer.evaluation.evaluate import evaluate
-from timesformer.evaluation.views import load_views, score_views
+from timesformer.evaluation.views import load_views, view_logits
 from timesformer.predictor import VideoClassifier
 from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
 from timesformer.video.decode import VideoError, VideoReader
@@ -87,8 +87,9 @@ def test_scores_are_the_mean_of_softmax(videos: VideoList, model: timesformer.Ti
     views = load_views(videos.items[0].path, PREPROCESSING, clips=3, crops=3)
     clips = (views.permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
     with torch.no_grad():
-        expected = torch.stack([model(clip[None])[0].softmax(0) for clip in clips])
-    torch.testing.assert_close(score_views(model, views, batch_size=4), expected, atol=1e-5, rtol=1e-4)
+        logits = torch.stack([model(clip[None])[0] for clip in clips])
+    torch.testing.assert_close(view_logits(model, views, batch_size=4), logits, atol=1e-5, rtol=1e-4)
+    expected = logits.softmax(dim=1)
     result = evaluate(model, videos, PREPROCESSING, clips=3, crops=3, workers=1)
     assert result.scores[0] == pytest.approx(expected.mean(0).numpy(), abs=1e-5)
 

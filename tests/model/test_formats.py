@@ -107,7 +107,7 @@ def test_published_files_are_known_by_name(tmp_path: Path) -> None:
         assert hub.published(name) == hub.published(tmp_path / entry.file) == entry
     file = released_file(tmp_path / "TimeSformer_divST_8_224_SSv2.pyth", make())
     assert load_model(file, **HEADS).preprocessing == {
-        "stride": 32.0, "sampling": "segments", "num_frames": 4, "image_size": 32,
+        "stride": 32.0, "sampling": "segments", "colour": "BGR", "num_frames": 4, "image_size": 32,
     }  # fmt: skip
     with pytest.raises(WeightsError, match=r"publish it as TimeSformer_divST_96x4_224_K400.pyth, a file alone: give"):
         load_model("timesformer_long_k400")

@@ -89,7 +89,13 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     model = timesformer.load_model(out)
     assert model.classes == read_videos(videos, "train").classes
-    assert model.preprocessing == {"num_frames": 4, "stride": 32.0, "sampling": "segments", "image_size": 32}
+    assert model.preprocessing == {
+        "num_frames": 4,
+        "stride": 32.0,
+        "sampling": "segments",
+        "image_size": 32,
+        "colour": "RGB",
+    }
     assert load_recipe(str(out / "recipe.yaml")) == recipe("validate_every=1")
     with pytest.raises(TrainingError, match="holds a run already"):
         train(read_videos(videos, "train"), out, recipe())

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
-from timesformer.evaluation.views import Clips, load_views, score_views
+from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
+from timesformer.evaluation.views import load_views, view_logits
 from timesformer.files import replace_file, write_json
 from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
@@ -138,8 +139,11 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: P
 
 
 class _ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
-    def __init__(self, videos: VideoList, preprocessing: Preprocessing, clips: Clips, crops: int) -> None:
+    def __init__(
+        self, videos: VideoList, preprocessing: Preprocessing, clips: Clips, crops: int, protocol: Protocol
+    ) -> None:
         self.videos, self.preprocessing, self.clips, self.crops = videos, preprocessing, clips, crops
+        self.protocol = protocol
 
     def __len__(self) -> int:
         return len(self.videos.items)
@@ -147,7 +151,8 @@ class _ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
     def __getitem__(self, index: int) -> tuple[int, Tensor | BadVideo]:
         path = self.videos.items[index].path
         try:
-            return index, load_views(path, self.preprocessing, self.clips, self.crops, num_threads=1)
+            views = load_views(path, self.preprocessing, self.clips, self.crops, protocol=self.protocol, num_threads=1)
+            return index, views
         except VideoError as error:
             return index, BadVideo(str(path), str(error))
 
@@ -159,23 +164,25 @@ def evaluate(
     *,
     clips: Clips = 1,
     crops: int = 1,
+    protocol: Protocol = PROTOCOLS["paper"],
     workers: int = 1,
     batch_size: int = 16,
     on_video: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score every video of a list by the mean over its views. A video that can't be read is listed and left out.
+    """Score every video of a list by all its views. A video that can't be read is listed and left out.
 
     Args:
         model: maps clips to logits; it is put into evaluation mode.
         videos: what to score.
         preprocessing: what the model takes.
         clips, crops: the views of a video, see `load_views`.
+        protocol: where clips are, and how the views' scores become the video's.
         workers: processes that decode; 0 decodes in this one.
         batch_size: views that go through the model at a time, across videos.
         on_video: called after each video.
     """
     model.eval()
-    dataset = _ViewDataset(videos, preprocessing, clips, crops)
+    dataset = _ViewDataset(videos, preprocessing, clips, crops, protocol)
     scores: dict[int, Tensor] = {}
     bad: list[BadVideo] = []
 
@@ -189,9 +196,9 @@ def evaluate(
 
     for batch in _groups(good_videos(), batch_size):
         views = torch.cat([views for _, views in batch])
-        per_view = score_views(model, views, multi_label=videos.multi_label, batch_size=batch_size)
-        for (index, _), part in zip(batch, per_view.split([len(views) for _, views in batch]), strict=True):
-            scores[index] = part.mean(dim=0)
+        logits = view_logits(model, views, batch_size=batch_size)
+        for (index, _), part in zip(batch, logits.split([len(views) for _, views in batch]), strict=True):
+            scores[index] = protocol.scores(part, multi_label=videos.multi_label)
 
     order = sorted(scores)
     empty = np.zeros((0, len(videos.classes)), dtype=np.float32)

@@ -33,6 +33,11 @@ class Published:
     sampling: str
     top1: float
 
+    @property
+    def colour(self) -> str:
+        """Order of a pixel's colours in training: that for Something-Something-V2 read its frames the other way."""
+        return "BGR" if self.sampling == "segments" else "RGB"
+
 
 def _catalogue() -> dict[str, Published]:
     found = {}

@@ -58,7 +58,7 @@ def load_model(
         raise WeightsError(f"{source}: {error}") from error
     entry = published(source)
     if entry and not stored.preprocessing:
-        stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling}
+        stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
 
     model = TimeSformer(stored.config.replace(**overrides))
     config, weights = model.config, stored.weights

@@ -108,7 +108,7 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
             return BadVideo(str(item.path), str(error))
         target = torch.zeros(len(self.videos.classes))
         target[list(item.labels)] = 1
-        return self.transform(clip, rng), target
+        return self.transform(self.preprocessing.colours(clip), rng), target
 
     def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
         frames = self.cache.frames(path) if self.cache else None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from timesformer.video import sampling
 
@@ -21,6 +22,8 @@ class Preprocessing:
         stride: source frames from one frame of a clip to the next (the paper's 1/τ rate has stride τ).
         sampling: `clip`, F frames at the stride; or `segments`, one frame from each of F equal parts of the whole
             video, as is usual for Something-Something-V2. `segments` does not use the stride.
+        colour: order of a pixel's colours, `RGB` or, for the weights that the authors published for
+            Something-Something-V2, `BGR`.
         image_size: side of the square crop in pixels; in tests the short side of a frame is scaled to it.
     """
 
@@ -28,16 +31,23 @@ class Preprocessing:
     stride: float = 32
     sampling: Literal["clip", "segments"] = "clip"
     image_size: int = 224
+    colour: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
         if self.sampling not in ("clip", "segments"):
             raise ValueError(f"sampling={self.sampling!r} is not one of clip, segments")
+        if self.colour not in ("RGB", "BGR"):
+            raise ValueError(f"colour={self.colour!r} is not one of RGB, BGR")
         for name in ("num_frames", "stride", "image_size"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def colours(self, frames: Tensor) -> Tensor:
+        """RGB frames (..., 3) with their colours in the order that the model takes."""
+        return frames.flip(-1) if self.colour == "BGR" else frames
 
     def training_indices(self, n: int, rng: np.random.Generator, trim: float = 0.0) -> NDArray[np.int64]:
         """Frame indices (F,) of a random clip of a video of n frames, of which up to a share `trim` is first cut off.

@@ -42,6 +42,22 @@ def uniform_clips(n: int, num_frames: int, stride: float, num_clips: int) -> Ind
     return starts[:, None] + _offsets(n, num_frames, stride)
 
 
+def spread_clips(n: int, num_frames: int, stride: float, num_clips: int, fps: float) -> Indices:
+    """K clips as the released code takes them: (K, F).
+
+    A clip spans F·τ frames at 30 frames a second, so F·τ·fps/30 of this video; its frames are spread evenly from the
+    first to the last of these, rounded down. Clip k starts at k/K of the frames beside a clip. At 30 fps, 8 frames at
+    stride 32 are 0, 36, 72, 109, 145, 182, 218, 255.
+    """
+    _check(n=n, num_frames=num_frames, stride=stride, num_clips=num_clips)
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be a finite number above 0, got {fps}")
+    span = num_frames * stride * fps / 30
+    starts = max(n - span, 0.0) * np.arange(num_clips) / num_clips
+    places = starts[:, None] + np.linspace(0, span - 1, num_frames)
+    return places.clip(0, n - 1).astype(np.int64)
+
+
 def covering_clips(n: int, num_frames: int, stride: float) -> Indices:
     """As many clips as tile the whole video, their spans side by side: (K, F). For long videos (Table 8).
 
