@@ -198,14 +198,24 @@ def _sweep(text: str) -> tuple[Literal["frames", "size"], list[int]]:
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
     """Model options from `key=value` texts."""
+    import dataclasses
+
     import yaml
 
+    from timesformer.model.timesformer import ModelConfig
+
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
     options = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} is not of the form key=value")
-        options[key] = yaml.safe_load(value)
+        if key not in known:
+            raise ValueError(f"model option {key!r} is not one of {', '.join(known)}")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"setting {setting!r}: its value is not understood") from error
     return options
 
 
@@ -232,10 +242,10 @@ def _train(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             console.print("interrupted: the same command with --resume goes on from here")
             return 1
-    bad = args.out / "bad_videos.txt"
-    if bad.exists():
-        count = len(bad.read_bytes().splitlines())
-        console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
+    for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
+        if bad.exists():
+            count = len(bad.read_bytes().splitlines())
+            console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
     test = args.data
     if validation and not args.val and "val" not in splits(args.data):
         test = args.out / "held_out.csv"  # written now: a run that was refused must leave an earlier one's list alone
@@ -351,6 +361,8 @@ def _profile(args: argparse.Namespace) -> int:
         config = VARIANTS[args.name].replace(**options)
     else:
         config = load_model(args.name, **options).config
+    if args.out and not args.sweep:
+        raise ValueError(f"--out {args.out}: only a sweep (--sweep) has a picture")
     if args.sweep:
         option, values = args.sweep
         rows = sweep(config, option, values)

@@ -28,3 +28,14 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, in place of what was there."""
     with replace_file(path) as new:
         new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure in the format that the path's suffix names, in place of what was there."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with replace_file(path) as new:
+        try:
+            FigureCanvasAgg(figure).print_figure(new, format=path.suffix[1:].lower() or "png", dpi=150)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

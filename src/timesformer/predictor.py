@@ -25,6 +25,9 @@ class VideoClassifier:
         preprocessing: how videos become its input. Without, it is what the model says; where it says nothing, clips of
             its size at a stride of 32 frames, and a warning is logged.
         device: where to compute; a GPU when there is one, by default.
+
+    Raises:
+        ValueError: the model has no head.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class VideoClassifier:
         preprocessing: Preprocessing | None = None,
         device: str | torch.device | None = None,
     ) -> None:
+        if not model.config.num_classes:
+            raise ValueError("num_classes=0: a model without a head can't classify; load it with num_classes=…")
         if preprocessing is None:
             preprocessing = Preprocessing(**(model.preprocessing or _usual_preprocessing(model)))
         self.preprocessing = preprocessing

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
 
-from timesformer.files import replace_file
+from timesformer.files import save_figure
 from timesformer.model.attention import SCHEMES
 from timesformer.model.costs import count_macs, count_parameters
 from timesformer.model.timesformer import ModelConfig, TimeSformer
@@ -138,11 +137,15 @@ def count_activations(config: ModelConfig) -> int:
 
 def _in_own_process(config: ModelConfig, dtype: Dtype, repeats: int) -> Measurement:
     # A process of its own: the peak of its memory is that of this model alone.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(measure_forward, config, dtype, repeats).result()
-        except BrokenProcessPool as error:
-            raise MemoryError("the process that ran the model was killed: not enough memory for this clip?") from error
+    job = json.dumps({"config": asdict(config), "dtype": dtype, "repeats": repeats})
+    command = [sys.executable, "-m", "timesformer.profiling", job]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode < 0 or "alloc" in last or "memory" in last:
+        raise MemoryError(f"this machine has not enough memory for such a clip ({last or 'the process was killed'})")
+    raise RuntimeError(f"the model can't be measured: {last}")
 
 
 @torch.inference_mode()
@@ -188,7 +191,6 @@ def sweep(config: ModelConfig, option: Literal["frames", "size"], values: Sequen
 
 def draw_sweep(rows: Sequence[dict[str, Any]], option: Literal["frames", "size"], file: Path) -> None:
     """Draw the rows of `sweep` as curves."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.2), layout="constrained")
@@ -202,5 +204,9 @@ def draw_sweep(rows: Sequence[dict[str, Any]], option: Literal["frames", "size"]
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    with replace_file(file) as new:
-        FigureCanvasAgg(figure).print_figure(new, format=file.suffix[1:] or "png", dpi=150)
+    save_figure(file, figure)
+
+
+if __name__ == "__main__":
+    job = json.loads(sys.argv[1])
+    print(json.dumps(asdict(measure_forward(ModelConfig(**job["config"]), job["dtype"], job["repeats"]))))

@@ -194,3 +194,8 @@ def test_each_frame_is_decoded_once(videos: VideoList, monkeypatch: pytest.Monke
     monkeypatch.setattr(VideoReader, "frames", counting)
     load_views(videos.items[0].path, PREPROCESSING, clips=8, crops=3)
     assert len(asked) == len(set(asked))
+
+
+def test_a_model_without_a_head_classifies_nothing() -> None:
+    with pytest.raises(ValueError, match="a model without a head can't classify"):
+        VideoClassifier(timesformer.create_model("timesformer_tiny", num_classes=0, depth=1))

@@ -209,3 +209,17 @@ def test_bfloat16_runs_in_every_scheme() -> None:
         assert torch.isfinite(logits).all()
         scale = model(clip).abs().max()
         assert (logits.float() - model(clip)).abs().max() < 0.1 * scale
+
+
+def test_a_model_that_was_used_in_inference_can_be_trained() -> None:
+    """Tables of indices are kept from the first use on."""
+    model = make(attention="sparse_local_global")
+    clip = torch.randn(1, 3, 3, 24, 40)
+    attention.window_table.cache_clear()
+    attention.stride_table.cache_clear()
+    with torch.inference_mode():
+        model(clip)
+    model(clip).sum().backward()
+    attention.window_table.cache_clear()
+    with torch.device("meta"):
+        STEPS["local"].comparisons(Grid(t=1, h=2, w=2))

@@ -209,7 +209,8 @@ def test_the_preprocessing_for_hugging_face_is_ours(tmp_path: Path, transformers
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "axial"}, "cls_attention='equations' can't be written"),
+        ({"attention": "axial"}, "attention='axial' can't be written"),
+        ({"cls_attention": "equations"}, "cls_attention='equations' can't be written"),
         ({"order": "parallel"}, "order='parallel' can't be written"),
         ({"positions": "none"}, "positions='none' can't be written"),
         ({"head_hidden_dim": 8}, "head_hidden_dim=8 can't be written"),
@@ -232,7 +233,7 @@ def test_wrong_hugging_face_folders(tmp_path: Path) -> None:
         "its config.json does not say 'hidden_size'": {k: v for k, v in good.items() if k != "hidden_size"},
         "attention='odd' is not one of": {**good, "attention_type": "odd"},
         r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model": {**good, "hidden_size": 96},
-        "weight encoder.layer.1.attention.attention.qkv.bias: .* no such weight": {**good, "num_hidden_layers": 1},
+        "does not tell of its weight encoder.layer.1": {**good, "num_hidden_layers": 1},
         "its config.json is of a vit model, not of a TimeSformer": {"model_type": "vit"},
     }
     for message, about in cases.items():
@@ -274,10 +275,12 @@ class Evil:
 def test_bad_files_are_one_clear_error_each(load: Any, tmp_path: Path) -> None:
     victim, file = tmp_path / "victim", tmp_path / "x.pth"
     torch.save({"model_state": {"cls_token": torch.zeros(1)}, "extra": Evil(victim)}, file)
-    with pytest.raises(WeightsError, match=r"x.pth: refused: it holds code \(.*\), not weights alone"):
+    with pytest.raises(
+        WeightsError, match=r"x.pth: refused: it holds .*, which only running it as code would restore, not weights"
+    ):
         load(file)
     file.write_bytes(pickle.dumps({"model_state": Evil(victim)}, protocol=2))
-    with pytest.raises(WeightsError, match=r"x.pth: (refused: it holds code|not a file of weights)"):
+    with pytest.raises(WeightsError, match=r"x.pth: (refused: it holds .* as code|not a file of weights)"):
         load(file)
     assert not victim.exists(), "no code was run"
 
@@ -331,3 +334,92 @@ def test_positions_resized_to_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="resize='linear' is not one of bicubic, nearest"):
         load_model(file, resize="linear", **HEADS)  # type: ignore[arg-type]
     assert SMALL["num_frames"] == 4
+
+
+def test_a_square_checkpoint_in_oblong_is_resized_not_reread(tmp_path: Path) -> None:
+    file = released_file(tmp_path / "x.pyth", make())
+    make().save_pretrained(tmp_path / "own")
+    one, other = (load_model(path, image_size=(16, 64), num_heads=3) for path in (file, tmp_path / "own"))
+    assert_same_weights(one, other)
+
+
+def test_what_shapes_do_not_tell_a_configuration_may(tmp_path: Path) -> None:
+    model = make(attention="joint_space_time", head_hidden_dim=8)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"model_state": state}, tmp_path / "x.pyth")
+    assert load_model(tmp_path / "x.pyth", **HEADS).config == model.config.replace(drop_path=0.1)
+    space = make(attention="joint_space_time", positions="space")
+    cfg = yaml.safe_dump({"TIMESFORMER": {"ATTENTION_TYPE": "joint_space_time"}})
+    torch.save({"model_state": space.state_dict(), "cfg": cfg}, tmp_path / "x.pyth")
+    assert load_model(tmp_path / "x.pyth", **HEADS, num_frames=4).config == space.config.replace(drop_path=0.1)
+    parallel = make(order="parallel", num_heads=4)
+    torch.save({"model": parallel.state_dict(), "config": vars(parallel.config)}, tmp_path / "checkpoint.pt")
+    assert load_model(tmp_path / "checkpoint.pt").config == parallel.config
+
+
+def test_another_head_is_new_and_extras_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = {**make().state_dict(), "extra.weight": torch.zeros(1)}
+    torch.save(state, tmp_path / "x.pyth")
+    with caplog.at_level(logging.WARNING):
+        model = load_model(tmp_path / "x.pyth", head_hidden_dim=8, **HEADS)
+    assert model(torch.randn(1, 3, 4, 32, 32)).shape == (1, 5)
+    assert "head not loaded: its hidden layer is 0 wide, not 8" in caplog.text
+    assert "extra.weight not loaded: the model has no place for it" in caplog.text
+
+
+def test_class_names_must_fit(tmp_path: Path) -> None:
+    model = make()
+    for names, message in ((("a", "b"), "2 names for a model of 5"), (tuple("abcda"), "'a' occurs more than once")):
+        model.classes = names
+        model.save_pretrained(tmp_path / "own")
+        with pytest.raises(WeightsError, match=message):
+            load_model(tmp_path / "own")
+        assert load_model(tmp_path / "own", classes=list("vwxyz")).classes == tuple("vwxyz")
+
+
+def test_several_labels_survive_the_released_format(tmp_path: Path) -> None:
+    model = make()
+    model.multi_label, model.preprocessing = True, {"num_frames": 4}
+    model.save_pretrained(tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "x.pyth", "released")
+    assert load_model(tmp_path / "x.pyth").multi_label
+
+
+def test_half_precision_and_other_containers(tmp_path: Path, transformers: Any) -> None:
+    model = make()
+    half = {name: value.half() for name, value in model.state_dict().items()}
+    torch.save({"state_dict": None, "model": half}, tmp_path / "half.pth")
+    again = load_model(tmp_path / "half.pth", **HEADS)
+    torch.testing.assert_close(again.state_dict()["norm.weight"], half["norm.weight"].float())
+    theirs = hf_model(transformers, "divided_space_time")
+    theirs.timesformer.save_pretrained(tmp_path / "body")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "config.json").write_bytes((tmp_path / "body" / "config.json").read_bytes())
+    torch.save(load_file(tmp_path / "body" / "model.safetensors"), tmp_path / "bin" / "pytorch_model.bin")
+    clip = torch.randn(1, 3, 4, 32, 32)
+    expected = theirs.timesformer(clip.transpose(1, 2)).last_hidden_state[:, 0]
+    for source in ("body", "bin", "bin/pytorch_model.bin"):
+        torch.testing.assert_close(load_model(tmp_path / source)(clip), expected, atol=1e-5, rtol=0)
+    (tmp_path / "bin" / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"give the folder with their config.json"):
+        load_model(tmp_path / "bin" / "pytorch_model.bin")
+
+
+def test_odd_configurations_are_one_clear_error(tmp_path: Path) -> None:
+    state = make().state_dict()
+    for cfg in (
+        "DATA: foo",
+        "TRAIN: foo\nDATA: {NUM_FRAMES: x}",
+        "DATA: {TRAIN_CROP_SIZE: [32]}",
+        "DATA: {CLASS_NAMES: 3}",
+    ):
+        torch.save({"model_state": state, "cfg": cfg}, tmp_path / "x.pyth")
+        with pytest.raises(WeightsError, match=r"x\.pyth: its configuration is not understood"):
+            load_model(tmp_path / "x.pyth", **HEADS)
+    make().save_pretrained(tmp_path / "own")
+    about = json.loads((tmp_path / "own" / "config.json").read_text())
+    for wrong in ({"mlp_ratio": None}, {"image_size": 64}, {"drop_path": "x"}):
+        (tmp_path / "own" / "config.json").write_text(json.dumps({**about, "model": {**about["model"], **wrong}}))
+        for overrides in ({}, {"image_size": 48}):
+            with pytest.raises(WeightsError, match="own"):
+                load_model(tmp_path / "own", **overrides)

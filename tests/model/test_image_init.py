@@ -258,7 +258,7 @@ def test_wrong_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(vit_weights(), tmp_path / "vit.pth")
     cases: list[tuple[dict[str, Any], str]] = [
         ({"embed_dim": 96}, r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model"),
-        ({"depth": 3}, "no ViT of 3 blocks: it has no blocks.2.norm1.weight"),
+        ({"depth": 3}, "it has no blocks.2.norm1.weight, which the model of 3 blocks needs"),
         ({"depth": 1}, r"the model has no place for its blocks\.1\."),
         ({"patch_size": 16}, r"patch_embed.proj.weight: \(48, 3, 8, 8\) in the file, \(48, 3, 16, 16\) in the model"),
     ]

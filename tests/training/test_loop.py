@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -345,3 +346,23 @@ def test_start_from_an_image_model(videos: Path, tmp_path: Path) -> None:
         )
     with pytest.raises(ValueError, match="give one of them"):
         recipe(*choices, "init=x")
+
+
+def test_a_head_of_other_classes_is_not_taken_for_ours(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = read_videos(videos, "train")
+    still = ["optimizer.lr=1e-12", "optimizer.min_lr=0", "epochs=1"]
+    first = train(listed, tmp_path / "first", recipe())
+    turned = replace(
+        listed,
+        classes=listed.classes[::-1],
+        items=tuple(VideoItem(item.path, (7 - item.labels[0],)) for item in listed.items),
+    )
+    model = train(turned, tmp_path / "turned", recipe(f"init={tmp_path / 'first'}", *still))
+    torch.testing.assert_close(model.state_dict()["head.weight"], first.state_dict()["head.weight"].flip(0))
+    other = replace(listed, classes=tuple(f"other {number}" for number in range(8)))
+    with caplog.at_level(logging.WARNING):
+        model = train(other, tmp_path / "other", recipe(f"init={tmp_path / 'first'}", *still))
+    assert "head not loaded: its classes are others" in caplog.text
+    assert (model.state_dict()["head.weight"] - first.state_dict()["head.weight"]).abs().max() > 0.01

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.evaluation.views import load_views, view_logits
-from timesformer.files import replace_file, write_json
+from timesformer.files import replace_file, save_figure, write_json
 from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
@@ -115,7 +115,6 @@ class Evaluation:
 
 def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: Path) -> None:
     """Draw a confusion matrix, each row as shares of its true class, with the counts written in."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     n = len(classes)
@@ -134,8 +133,7 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: P
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=shade, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    with replace_file(file) as new:
-        FigureCanvasAgg(figure).print_png(str(new))
+    save_figure(file, figure)
 
 
 class _ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):

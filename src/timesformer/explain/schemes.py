@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timesformer.files import replace_file
+from timesformer.files import save_figure
 from timesformer.model.attention import SCHEMES, Grid
 from timesformer.model.timesformer import Block, ModelConfig
 
@@ -30,12 +30,12 @@ def attended(config: ModelConfig, query: Place, grid: Grid) -> dict[str, NDArray
         For each attention step of a block, by name, in turn: bool (T, H, W).
     """
     narrow = config.replace(embed_dim=16, num_heads=2)
-    torch.manual_seed(0)
+    t, h, w = grid["t"], grid["h"], grid["w"]
+    generator = torch.Generator().manual_seed(0)
     block = Block(narrow, drop_path=0).double()
     for parameter in block.parameters():
-        torch.nn.init.normal_(parameter)
-    t, h, w = grid["t"], grid["h"], grid["w"]
-    tokens = torch.randn(1, 1 + t * h * w, 16, dtype=torch.float64, requires_grad=True)
+        torch.nn.init.normal_(parameter, generator=generator)
+    tokens = torch.randn(1, 1 + t * h * w, 16, dtype=torch.float64, generator=generator).requires_grad_()
     place = 1 + (query[0] * h + query[1]) * w + query[2]
     found = {}
     for prefix, step in narrow.steps:
@@ -63,13 +63,14 @@ def draw_schemes(
     Raises:
         ValueError: the query lies outside the grid.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
 
     grid = grid or Grid(t=5, h=8, w=8)
     query = query or (grid["t"] // 2, grid["h"] // 2, grid["w"] // 2)
     sizes = (grid["t"], grid["h"], grid["w"])
+    if min(sizes) < 1:
+        raise ValueError(f"grid of {sizes} patches (frames, rows, columns): each must be at least 1")
     if not all(0 <= place < size for place, size in zip(query, sizes, strict=True)):
         raise ValueError(f"query={query} is outside the grid of {sizes} patches (frames, rows, columns)")
     t, h, w = sizes
@@ -98,5 +99,4 @@ def draw_schemes(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=7, frameon=False, ncols=3,
             handlelength=1, columnspacing=0.8,
         )  # fmt: skip
-    with replace_file(file) as new:
-        FigureCanvasAgg(figure).print_figure(new, format=file.suffix[1:] or "png", dpi=150)
+    save_figure(file, figure)

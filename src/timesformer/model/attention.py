@@ -146,13 +146,14 @@ def _take(x: Tensor, indices: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a table that is made in inference must serve in training too
 def window_table(t: int, h: int, w: int, device: torch.device) -> Table:
     """Local attention: all frames of a window of half the rows and half the columns (rounded up) around each patch.
 
     At the borders windows are shifted, not cut. Patches that share their window form a group: no mask is needed, and
     nothing is computed twice.
     """
-    tokens = torch.arange(t * h * w).view(t, h, w)
+    tokens = torch.arange(t * h * w, device="cpu").view(t, h, w)
     height, width = window(h), window(w)
     table = []
     for rows, tops in shared_windows(h):
@@ -187,9 +188,10 @@ def shared_windows(n: int) -> list[tuple[range, range]]:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def stride_table(t: int, h: int, w: int, device: torch.device) -> Table:
     """Global attention: every second frame, row and column, counted from the patch itself (Child et al., 2019)."""
-    tokens = torch.arange(t * h * w).view(t, h, w)
+    tokens = torch.arange(t * h * w, device="cpu").view(t, h, w)
     by_size: dict[int, list[Tensor]] = {}
     for first in range(8):
         group = tokens[first // 4 :: 2, first // 2 % 2 :: 2, first % 2 :: 2].flatten()

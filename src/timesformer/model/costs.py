@@ -12,7 +12,7 @@ from timesformer.model.timesformer import ModelConfig, TimeSformer
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Parameters by part: `patch_embed`, `positions` (with CLS), each attention step by name, `mlp`, `head`."""
+    """Parameters by part: `patch_embed`, `positions` and CLS, each attention step by name, `mlp`, `head` and norm."""
     with torch.device("meta"):
         model = TimeSformer(config)
     names = {prefix: step.name for prefix, step in config.steps}
@@ -43,13 +43,13 @@ def count_macs(config: ModelConfig, grid: Grid | None = None) -> dict[str, int]:
     tokens = patches + (grid["t"] if config.frames_apart else 1)
     counts = {"patch_embed": patches * config.in_channels * config.patch_size**2 * dim}
     for prefix, step in config.steps:
-        if config.cls_attention == "equations":
-            inputs, pairs = tokens, step.comparisons(grid) + patches + tokens
-        else:
+        if config.released_cls:
             assert isinstance(step, Partition)
             groups = step.num_groups(grid)
             inputs = patches + groups * step.with_cls
             pairs = inputs * inputs // groups
+        else:
+            inputs, pairs = tokens, step.comparisons(grid) + patches + tokens
         linear = (5 if prefix else 4) * dim**2  # qkv, projection, and a further step's fc
         counts[step.name] = config.depth * (inputs * linear + 2 * pairs * dim)
     hidden = int(dim * config.mlp_ratio)

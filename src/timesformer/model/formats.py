@@ -1,11 +1,12 @@
 """The formats in which TimeSformers are published, both ways: names of weights, and what a configuration says.
 
-Weights are passed on as they are: there and back is the same, bit for bit.
+Weights are passed on as they are: in float32, there and back is the same, bit for bit.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from torch import Tensor
 from timesformer.model.attention import RELEASED
 from timesformer.model.tensors import WeightsError, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,8 +48,12 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     Raises:
         WeightsError: the weights are not a TimeSformer's, or something that is left open is not as usual.
     """
+    if any(name.endswith("embeddings.cls_token") for name in weights):
+        raise WeightsError(f"{source}: weights of Hugging Face's transformers: give the folder with their config.json")
     weights = without_prefix(weights)
-    for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"):
+    if isinstance(about.get("config"), dict):  # a checkpoint of our own training says all
+        return Stored(source, ModelConfig(**about["config"]), weights)
+    for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"):
         if name not in weights:
             raise WeightsError(f"{source}: no TimeSformer: it has no weight {name}")
     said = _read_cfg(source, about)
@@ -54,12 +61,14 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
     extra = {match[1] for name in weights if (match := re.match(r"blocks\.\d+\.(\w+)_attn\.", name))}
     config: dict[str, Any] = {
-        "attention": _scheme(source, extra, "time_embed" in weights),
+        "attention": said.get("attention") or _scheme(source, extra, "time_embed" in weights),
         "positions": "none" if "pos_embed" not in weights else "space_time",
-        "num_classes": weights["head.weight"].shape[0] if "head.weight" in weights else 0,
         "patch_size": patch, "in_channels": channels, "embed_dim": dim, "depth": depth,
         "mlp_ratio": weights["blocks.0.mlp.fc1.weight"].shape[0] / dim,
     }  # fmt: skip
+    heads = [name for name in weights if re.fullmatch(r"head(\.\d+)?\.weight", name)]
+    config["num_classes"] = weights[max(heads)].shape[0] if heads else 0
+    config["head_hidden_dim"] = weights[min(heads)].shape[0] if len(heads) > 1 else 0
     if config["positions"] != "none" and config["attention"] != "space_only" and "time_embed" not in weights:
         config["positions"] = "space"
     for name in ("num_heads", "num_frames", "image_size"):
@@ -75,7 +84,9 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     if "pos_embed" in weights:
         config |= _image_size(source, weights["pos_embed"].shape[1] - 1, patch, said, options)
     preprocessing = said.get("preprocessing")
-    return Stored(source, ModelConfig(**config), weights, said.get("classes"), False, preprocessing)
+    return Stored(
+        source, ModelConfig(**config), weights, said.get("classes"), bool(said.get("multi_label")), preprocessing
+    )
 
 
 def _scheme(source: str, extra: set[str], has_time: bool) -> str:
@@ -88,16 +99,14 @@ def _scheme(source: str, extra: set[str], has_time: bool) -> str:
 
 
 def _image_size(source: str, patches: int, patch: int, said: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    side = math.isqrt(patches)
+    if side * side == patches:
+        return {"image_size": side * patch}
     for sizes in (said, options):
         given = sizes.get("image_size")
-        if given is not None:
-            height, width = (given, given) if isinstance(given, int) else given
-            if (height // patch) * (width // patch) == patches:
-                return {"image_size": given}
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise WeightsError(f"{source}: {patches} positions are no square of patches: give image_size=(height, width)")
-    return {"image_size": side * patch}
+        if isinstance(given, tuple | list) and (given[0] // patch) * (given[1] // patch) == patches:
+            return {"image_size": given}
+    raise WeightsError(f"{source}: {patches} positions are no square of patches: give image_size=(height, width)")
 
 
 def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
@@ -109,8 +118,10 @@ def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
         raise WeightsError(f"{source}: its cfg is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(cfg, dict):
         return {}
-    data, model = cfg.get("DATA") or {}, cfg.get("TIMESFORMER") or {}
-    said: dict[str, Any] = {}
+    data, model, train = (cfg.get(part) or {} for part in ("DATA", "TIMESFORMER", "TRAIN"))
+    said: dict[str, Any] = {"multi_label": (cfg.get("MODEL") or {}).get("MULTI_LABEL", False)}
+    if model.get("ATTENTION_TYPE"):
+        said["attention"] = model["ATTENTION_TYPE"]
     if data.get("NUM_FRAMES"):
         said["num_frames"] = int(data["NUM_FRAMES"])
     if data.get("TRAIN_CROP_SIZE"):
@@ -120,7 +131,7 @@ def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
     if data.get("CLASS_NAMES"):
         said["classes"] = tuple(str(name) for name in data["CLASS_NAMES"])
     if {"num_frames", "image_size"} <= said.keys() and data.get("SAMPLING_RATE"):
-        segments = str((cfg.get("TRAIN") or {}).get("DATASET", "")).lower() == "ssv2"
+        segments = str(train.get("DATASET", "")).lower() == "ssv2"
         said["preprocessing"] = {
             "num_frames": said["num_frames"], "image_size": said["image_size"],
             "stride": float(data["SAMPLING_RATE"]), "sampling": "segments" if segments else "clip",
@@ -142,13 +153,13 @@ def to_released(model: TimeSformer) -> dict[str, Any]:
     }  # fmt: skip
     dataset = "kinetics"
     if model.preprocessing:
-        data["SAMPLING_RATE"] = model.preprocessing["stride"]
-        dataset = "ssv2" if model.preprocessing["sampling"] == "segments" else dataset
+        data["SAMPLING_RATE"] = model.preprocessing.get("stride", 32)
+        dataset = "ssv2" if model.preprocessing.get("sampling") == "segments" else dataset
     if model.classes:
         data["CLASS_NAMES"] = list(model.classes)
     cfg = {
         "DATA": data,
-        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit"},
+        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit", "MULTI_LABEL": model.multi_label},
         "TIMESFORMER": {"ATTENTION_TYPE": config.attention, "NUM_HEADS": config.num_heads},
         "TRAIN": {"DATASET": dataset},
     }
@@ -158,11 +169,11 @@ def to_released(model: TimeSformer) -> dict[str, Any]:
 
 def _only_released_options(config: ModelConfig, what: str) -> None:
     plain = ModelConfig()
+    if config.attention not in RELEASED:
+        raise WeightsError(f"attention={config.attention!r} can't be written in {what}: it has {', '.join(RELEASED)}")
     for name in ("order", "positions", "cls_attention", "head_hidden_dim"):
         if getattr(config, name) != getattr(plain, name):
             raise WeightsError(f"{name}={getattr(config, name)!r} can't be written in {what}")
-    if config.attention not in RELEASED:
-        raise WeightsError(f"attention={config.attention!r} can't be written in {what}: it has {', '.join(RELEASED)}")
     if not isinstance(config.image_size, int):
         raise WeightsError(f"image_size={config.image_size} can't be written in {what}: its frames are squares")
 
@@ -243,6 +254,8 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
         theirs = _hf_name(name).removeprefix("timesformer.")
         if theirs in weights:
             ours[name] = weights.pop(theirs)
+    if beyond := [name for name in weights if name.startswith("encoder.")]:
+        raise WeightsError(f"{source}: its config.json does not tell of its weight {beyond[0]}")
     names = tuple(labels.get(number, "") for number in range(classes))
     known = len(labels) == classes and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
     return Stored(
@@ -261,6 +274,8 @@ def to_huggingface(model: TimeSformer) -> tuple[dict[str, Tensor], dict[str, Any
     _only_released_options(config, "Hugging Face's format")
     if not config.num_classes:
         raise WeightsError("num_classes=0: a model without a head can't be written in Hugging Face's format")
+    if config.frames_apart:
+        logger.warning("transformers gives logits for each frame of a space_only model: average them over the frames")
     names = model.classes or tuple(f"LABEL_{number}" for number in range(config.num_classes))
     problem = "multi_label_classification" if model.multi_label else "single_label_classification"
     about = {

@@ -87,7 +87,12 @@ def download(repository: str, names: Sequence[str]) -> Path:
         WeightsError: no such repository, none of the files in it, or no network and nothing in the cache.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     # Without this look ahead, the library tries for 23 seconds before it says that there is no network.
     offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
@@ -96,11 +101,23 @@ def download(repository: str, names: Sequence[str]) -> Path:
             return Path(hf_hub_download(repository, name, local_files_only=offline))
         except LocalEntryNotFoundError as error:
             if not offline:
-                raise WeightsError(f"{repository}: {name} can't be downloaded: {error}") from error
+                reason = str(error).splitlines()[0]
+                raise WeightsError(f"{repository}: {name} can't be downloaded: {reason}") from error
         except EntryNotFoundError:
             continue
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise WeightsError(f"{repository}: can't be had from {constants.ENDPOINT}: {error}") from error
+        except GatedRepoError as error:
+            raise WeightsError(
+                f"{repository}: {constants.ENDPOINT} gives it to those alone who were granted access and are logged in"
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise WeightsError(
+                f"{repository}: neither a file or folder here, nor a public repository on {constants.ENDPOINT}"
+            ) from error
+        except Exception as error:  # the library lets those of its HTTP client through
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise WeightsError(
+                f"{repository}: {name} can't be downloaded from {constants.ENDPOINT}: {reason}"
+            ) from error
     wanted = " or ".join(names)
     if offline:
         raise WeightsError(

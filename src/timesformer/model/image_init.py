@@ -14,9 +14,10 @@ from einops import rearrange
 from torch import Tensor
 
 from timesformer.model.attention import Grid
+from timesformer.model.formats import read_json
 from timesformer.model.hub import download, looks_like_hub_id
 from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
-from timesformer.model.timesformer import TimeSformer
+from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         What was loaded, left and not used; what was not is also logged as a warning.
 
     Raises:
-        WeightsError: the source can't be read, is no plain ViT, or has another width, depth, patch or number of heads.
+        WeightsError: the source can't be read, is no plain ViT, or has another width, depth, patch or (if it says so)
+            number of heads.
     """
     path = Path(source)
     if path.is_dir():
@@ -68,7 +70,11 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         if not looks_like_hub_id(source):
             raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")
         path = download(str(source), WEIGHT_FILES)
-    vit = _read_vit(path, model.config.num_heads)
+    _check_heads(path, model.config)
+    try:
+        vit = _read_vit(path, model.config.num_heads)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its weights are not understood: {' '.join(str(error).split())}") from error
     unused = _unfit_head(vit, model.config.num_classes)
 
     own = model.state_dict()
@@ -78,10 +84,14 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         origin = _origin(name)
         if origin in vit and origin not in unused:
             taken[name] = vit[origin]
-        elif name == "time_embed" or name.startswith(("head.", "norm.")) or "_fc." in name:
+        elif name == "time_embed" or "_fc." in name:
+            left[name] = "new: it comes on top of ViT"
+        elif name.startswith(("head.", "norm.")):
             left[name] = unused.get(origin, "the source has none")
+            if origin not in unused:
+                logger.warning("%s: %s is left as it was: the source has none", path, name)
         else:
-            raise WeightsError(f"{path}: no ViT of {model.config.depth} blocks: it has no {origin}")
+            raise WeightsError(f"{path}: it has no {origin}, which the model of {model.config.depth} blocks needs")
     for name in vit.keys() - {_origin(name) for name in taken} - unused.keys():
         if name.startswith("blocks."):
             raise WeightsError(f"{path}: the model has no place for its {name}")
@@ -96,6 +106,17 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
     for name, why in unused.items():
         logger.warning("%s: %s not loaded: %s", path, name, why)
     return LoadReport(tuple(taken), left, unused)
+
+
+def _check_heads(path: Path, config: ModelConfig) -> None:
+    """Weights do not tell the number of heads: see what a configuration beside them says, or say what was assumed."""
+    file = path.parent / "config.json"
+    about = read_json(file) if path.name in WEIGHT_FILES and file.is_file() else {}
+    heads = about.get("num_attention_heads") if isinstance(about, dict) else None
+    if heads is not None and heads != config.num_heads:
+        raise WeightsError(f"{path}: it has {heads} heads, the model num_heads={config.num_heads}")
+    if heads is None and path.suffix != ".npz" and config.num_heads * 64 != config.embed_dim:
+        logger.warning("%s: taken to have num_heads=%d, as the model; it does not say", path, config.num_heads)
 
 
 def _origin(name: str) -> str:
@@ -168,19 +189,20 @@ def _fold_layer_scale(vit: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _from_google(path: Path, npz: dict[str, Tensor], num_heads: int) -> Iterator[tuple[str, Tensor]]:
     """Google's arrays: linear maps are (in, out), attention's (D, head, d), kernels (P, P, C, D)."""
-    yield "cls_token", npz["cls"]
-    yield "pos_embed", npz["Transformer/posembed_input/pos_embedding"]
-    yield "patch_embed.proj.weight", rearrange(npz["embedding/kernel"], "p q c d -> d c p q")
-    yield "patch_embed.proj.bias", npz["embedding/bias"]
+    npz = dict(npz)
+    yield "cls_token", npz.pop("cls")
+    yield "pos_embed", npz.pop("Transformer/posembed_input/pos_embedding")
+    yield "patch_embed.proj.weight", rearrange(npz.pop("embedding/kernel"), "p q c d -> d c p q")
+    yield "patch_embed.proj.bias", npz.pop("embedding/bias")
 
     def linear(ours: str, theirs: str) -> Iterator[tuple[str, Tensor]]:
         if f"{theirs}/kernel" in npz:
-            yield f"{ours}.weight", npz[f"{theirs}/kernel"].T
-            yield f"{ours}.bias", npz[f"{theirs}/bias"]
+            yield f"{ours}.weight", npz.pop(f"{theirs}/kernel").T
+            yield f"{ours}.bias", npz.pop(f"{theirs}/bias")
 
     def norm(ours: str, theirs: str) -> Iterator[tuple[str, Tensor]]:
-        yield f"{ours}.weight", npz[f"{theirs}/scale"]
-        yield f"{ours}.bias", npz[f"{theirs}/bias"]
+        yield f"{ours}.weight", npz.pop(f"{theirs}/scale")
+        yield f"{ours}.bias", npz.pop(f"{theirs}/bias")
 
     for number in sorted({int(match[1]) for name in npz if (match := re.search(r"encoderblock_(\d+)/", name))}):
         block, theirs = f"blocks.{number}", f"Transformer/encoderblock_{number}"
@@ -189,10 +211,10 @@ def _from_google(path: Path, npz: dict[str, Tensor], num_heads: int) -> Iterator
         if heads != num_heads:
             raise WeightsError(f"{path}: it has {heads} heads, the model num_heads={num_heads}")
         for kind, pattern in (("kernel", "i head o -> (head o) i"), ("bias", "head o -> (head o)")):
-            parts = [rearrange(npz[f"{attn}/{part}/{kind}"], pattern) for part in ("query", "key", "value")]
+            parts = [rearrange(npz.pop(f"{attn}/{part}/{kind}"), pattern) for part in ("query", "key", "value")]
             yield f"{block}.attn.qkv.{'weight' if kind == 'kernel' else 'bias'}", torch.cat(parts)
-        yield f"{block}.attn.proj.weight", rearrange(npz[f"{attn}/out/kernel"], "head i o -> o (head i)")
-        yield f"{block}.attn.proj.bias", npz[f"{attn}/out/bias"]
+        yield f"{block}.attn.proj.weight", rearrange(npz.pop(f"{attn}/out/kernel"), "head i o -> o (head i)")
+        yield f"{block}.attn.proj.bias", npz.pop(f"{attn}/out/bias")
         yield from norm(f"{block}.norm1", f"{theirs}/LayerNorm_0")
         yield from norm(f"{block}.norm2", f"{theirs}/LayerNorm_2")
         yield from linear(f"{block}.mlp.fc1", f"{theirs}/MlpBlock_3/Dense_0")
@@ -200,6 +222,7 @@ def _from_google(path: Path, npz: dict[str, Tensor], num_heads: int) -> Iterator
     yield from norm("norm", "Transformer/encoder_norm")
     yield from linear("pre_logits.fc", "pre_logits")
     yield from linear("head", "head")
+    yield from npz.items()  # what there is besides
 
 
 _TRANSFORMERS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,38 +35,59 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         WeightsError: the file can't be read, holds no weights, or holds objects that only running code would restore.
     """
     try:
-        return _read(file)
+        content = _read(file)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
-            raise WeightsError(f"{file}: refused: it holds code ({code[1]}), not weights alone") from error
+            raise WeightsError(
+                f"{file}: refused: it holds {code[1]}, which only running it as code would restore, not weights alone"
+            ) from error
         raise WeightsError(f"{file}: not a file of weights") from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{file}: can't be read: {' '.join(str(error).split())[:200]}") from error
-    except (IndexError, AttributeError, TypeError) as error:  # of the unpickler, on bytes that are no pickle
+    except (
+        IndexError,
+        AttributeError,
+        TypeError,
+        AssertionError,
+        struct.error,
+    ) as error:  # the unpickler's, on no pickle
         raise WeightsError(f"{file}: not a file of weights") from error
+    about = content if isinstance(content, dict) else {}
+    weights = _find_weights(content)
+    if weights is None:
+        raise WeightsError(f"{file}: no weights by name in it")
+    return weights, {name: value for name, value in about.items() if not isinstance(value, Tensor)}
 
 
-def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _find_weights(content: Any) -> dict[str, Tensor] | None:
+    """The weights in what was loaded, or in the first of its parts with any; a Transformer's before others."""
+    if not isinstance(content, dict):
+        return None
+    found = [part for name in _WRAPPERS if (part := _find_weights(content.get(name)))]
+    if own := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+        found.append(own)
+    for part in found:
+        if any(_is_named(name, "cls_token") for name in part):
+            return part
+    return found[0] if found else None
+
+
+def _is_named(name: str, key: str) -> bool:
+    return name == key or name.endswith(f".{key}")
+
+
+def _read(file: Path) -> Any:
     if file.suffix == ".safetensors":
-        return load_file(file), {}
+        return load_file(file)
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}, {}
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     with torch.serialization.safe_globals([argparse.Namespace]):  # some keep their command line; it is but data
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    about: dict[str, Any] = {}
-    while isinstance(content, dict) and (inner := next((name for name in _WRAPPERS if name in content), None)):
-        if not isinstance(content[inner], dict):
-            break
-        about |= {name: value for name, value in content.items() if name != inner}
-        content = content[inner]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{file}: no weights by name in it")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}, about
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def without_prefix(weights: dict[str, Tensor], key: str = "cls_token") -> dict[str, Tensor]:
     """The weights without what comes before `key` in their names, such as `model.` or `module.backbone.`."""
-    prefix = next((name[: -len(key)] for name in weights if name.endswith(key)), "")
+    prefix = next((name[: -len(key)] for name in weights if _is_named(name, key)), "")
     return {name.removeprefix(prefix): value for name, value in weights.items()}

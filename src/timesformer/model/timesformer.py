@@ -37,7 +37,7 @@ class ModelConfig(VideoConfig):
         positions: learned positions that are added to the tokens (Table 4): `none`, `space` or `space_time`.
             `space_only` has no positions in time.
         cls_attention: what CLS attends to: `released`, as the published weights do, or `equations`, as Eqs. 6 and 11
-            say (see `timesformer.model.attention`). `sparse_local_global` and `axial` have `equations` alone.
+            say (see `timesformer.model.attention`). `sparse_local_global` and `axial` always do the latter.
         patch_size: side P of a patch in pixels; divides the height and width of every clip.
         embed_dim: width D of a token.
         depth: number of blocks L.
@@ -65,18 +65,19 @@ class ModelConfig(VideoConfig):
         super().__post_init__()
         allowed = {"attention": SCHEMES, "order": ORDERS, "positions": POSITIONS, "cls_attention": CLS_RULES}
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in values:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(values)}")
         if self.order != "time_space" and self.attention != "divided_space_time":
             raise ValueError(f"order={self.order!r} is for attention='divided_space_time', not {self.attention!r}")
-        if self.attention not in RELEASED:
-            object.__setattr__(self, "cls_attention", "equations")
         self.require_counts(patch_size=1, embed_dim=1, depth=1, num_heads=1, head_hidden_dim=0)
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim={self.embed_dim} must be a multiple of num_heads={self.num_heads}")
         for name in ("drop_path", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r} must be a number in [0, 1)")
+        if not isinstance(self.mlp_ratio, int | float) or int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio!r} must be a number above 0")
         _patch_grid(*self.frame_size, self.patch_size)
 
     @property
@@ -97,9 +98,14 @@ class ModelConfig(VideoConfig):
         return steps[::-1] if self.order == "space_time" else steps
 
     @property
+    def released_cls(self) -> bool:
+        """Whether CLS attends by the rule `released`."""
+        return self.cls_attention == "released" and self.attention in RELEASED
+
+    @property
     def frames_apart(self) -> bool:
         """Whether each frame is a sequence of its own, with a CLS of its own, up to the last block."""
-        return self.attention == "space_only" and self.cls_attention == "released"
+        return self.attention == "space_only" and self.released_cls
 
 
 class TimeSformer(VideoModel):
@@ -271,7 +277,7 @@ class Block(nn.Module):
         dim = config.embed_dim
         self.steps = config.steps
         self.parallel = config.order == "parallel"
-        self.released_cls = config.cls_attention == "released"
+        self.released_cls = config.released_cls
         for prefix, _ in sorted(self.steps, key=lambda step: not step[0]):  # ViT's own last, whatever their order
             self.add_module(f"{prefix}norm1", LayerNorm(dim))
             self.add_module(f"{prefix}attn", Attention(dim, config.num_heads))
@@ -291,12 +297,16 @@ class Block(nn.Module):
     def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid) -> Tensor:
         """What an attention step adds to the tokens `x`."""
         norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
-        fc = self.get_submodule(f"{prefix}fc") if prefix else nn.Identity()
         assert isinstance(attn, Attention)
         if self.released_cls:
             assert isinstance(step, Partition)
-            return step.apply(lambda tokens: fc(attn(norm(tokens))), x, grid)
-        out: Tensor = fc(attn.within(step, grid, norm(x)))
+            out = step.apply(lambda tokens: self._last(prefix, attn(norm(tokens))), x, grid)
+        else:
+            out = self._last(prefix, attn.within(step, grid, norm(x)))
+        return out
+
+    def _last(self, prefix: str, x: Tensor) -> Tensor:
+        out: Tensor = self.get_submodule(f"{prefix}fc")(x) if prefix else x
         return out
 
 

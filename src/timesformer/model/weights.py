@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from timesformer.model.attention import Grid
 from timesformer.model.formats import Stored
 from timesformer.model.hub import CATALOGUE, download, looks_like_hub_id, published
 from timesformer.model.tensors import WeightsError, read_tensors
-from timesformer.model.timesformer import TimeSformer
+from timesformer.model.timesformer import ModelConfig, TimeSformer
 
 logger = logging.getLogger(__name__)
 
@@ -54,31 +55,38 @@ def load_model(
         raise ValueError(f"resize={resize!r} is not one of bicubic, nearest")
     try:
         stored = _read(source, overrides)
-    except ValueError as error:  # of a configuration that is not allowed
-        raise WeightsError(f"{source}: {error}") from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:  # of a configuration that is odd
+        raise WeightsError(f"{source}: its configuration is not understood: {error}") from error
     entry = published(source)
     if entry and not stored.preprocessing:
         stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
 
     model = TimeSformer(stored.config.replace(**overrides))
     config, weights = model.config, stored.weights
-    if config.num_classes == stored.config.num_classes:
+    if (misfit := _misfit_of_head(stored.config, config)) is None:
         model.classes = stored.classes
         model.multi_label = stored.multi_label
     else:
-        logger.warning(
-            "%s: head not loaded: it has %d classes, not %d",
-            stored.source, stored.config.num_classes, config.num_classes,
-        )  # fmt: skip
+        logger.warning("%s: head not loaded: %s", stored.source, misfit)
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+    for name in sorted(weights.keys() - model.state_dict().keys()):
+        if not name.startswith(("blocks.", "head.")):
+            logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
+            del weights[name]
     if classes is not None:
-        model.classes = _class_names(classes, config.num_classes)
+        model.classes = _class_names(classes)
+    if model.classes is not None:
+        _check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
     if stored.preprocessing:
         sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
         asked = {name: size for name, size in sizes.items() if name in overrides}
         model.preprocessing = {**sizes, **stored.preprocessing, **asked}
-    fit_positions(weights, stored.config.grid, config.grid, resize)
+    own = stored.config.grid
+    places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
+    if places is not None and places != 1 + own["h"] * own["w"]:
+        raise WeightsError(f"{stored.source}: weight pos_embed: {places} positions, {1 + own['h'] * own['w']} expected")
+    fit_positions(weights, own, config.grid, resize)
     check_shapes(weights, model, stored.source)
     model.load_state_dict(weights)
     return model.eval()
@@ -87,7 +95,7 @@ def load_model(
 def _read(source: str | Path, options: dict[str, Any]) -> Stored:
     path = Path(source)
     if path.is_file():
-        if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():
+        if path.name in WEIGHT_FILES and (path.parent / "config.json").is_file():
             return _read_folder(path.parent, path)
         return formats.from_released(str(path), *read_tensors(path), options)
     for folder in (path, path / "best", path / "last"):
@@ -123,16 +131,32 @@ def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     )
 
 
-def _class_names(classes: str | Path | Sequence[str], count: int) -> tuple[str, ...]:
-    if isinstance(classes, str | Path):
+def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:
+    """Why a head can't be taken over, if it can't."""
+    if own.num_classes != wanted.num_classes:
+        return f"it has {own.num_classes} classes, not {wanted.num_classes}"
+    if own.head_hidden_dim != wanted.head_hidden_dim:
+        return f"its hidden layer is {own.head_hidden_dim} wide, not {wanted.head_hidden_dim}"
+    return None
+
+
+def _class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(classes, str | Path):
+        return tuple(classes)
+    try:
         lines = Path(classes).read_text(encoding="utf-8").splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
-    else:
-        names = tuple(classes)
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{classes}: not a text file of class names: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _check_classes(names: Sequence[str], count: int, where: object) -> None:
+    where = where if isinstance(where, str | Path) else "classes"
     if len(names) != count:
-        where = classes if isinstance(classes, str | Path) else "classes"
         raise WeightsError(f"{where}: {len(names)} names for a model of {count} classes")
-    return names
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise WeightsError(f"{where}: the class name {twice[0]!r} occurs more than once")
 
 
 def fit_positions(weights: dict[str, Tensor], own: Grid, grid: Grid, resize: Resize = "bicubic") -> None:

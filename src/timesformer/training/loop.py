@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import pickle
 import signal
@@ -41,6 +42,8 @@ from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load,
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform, mixup_cutmix
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(Exception):
@@ -142,7 +145,10 @@ def train(
             lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
             optimizer.set_learning_rate(lr)
             micro_batches = readable_batches(order.num_micro_batches(progress.step))
-            taken = _take_step(model, optimizer, micro_batches, recipe, videos.multi_label, bf16, rng)
+            try:
+                taken = _take_step(model, optimizer, micro_batches, recipe, videos.multi_label, bf16, rng)
+            except FloatingPointError as error:
+                raise TrainingError(f"epoch {progress.epoch}, step {progress.step}: {error}") from error
             if average and taken.seen:
                 average.update(model)
 
@@ -220,7 +226,7 @@ def _take_step(
         loss_sum += loss.item()
         correct += _num_correct(logits, soft)
     if not np.isfinite(loss_sum):
-        raise TrainingError(
+        raise FloatingPointError(
             f"the loss is {loss_sum}; try an optimizer.lr below {recipe.optimizer.lr}, optimizer.clip_grad=1 "
             f"or precision=float32"
         )
@@ -238,19 +244,19 @@ def _take_step(
 def _validate(model: TimeSformer, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:
     with torch.autocast(model.cls_token.device.type, torch.bfloat16, enabled=bf16):
         result = evaluate(model, videos, _preprocessing(model), workers=recipe.data.workers)
-    if result.bad:
-        write_bad_videos(out / "bad_validation_videos.txt", result.bad)
+    write_bad_videos(out / "bad_validation_videos.txt", result.bad)
     return result
 
 
 def _read_states(checkpoint: Path, run: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
     try:
         progress, states = load_checkpoint(checkpoint)
+        then, _ = states["run"], states["config"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"{checkpoint} can't be read ({error}): remove {checkpoint.parent} to start anew"
         ) from error
-    _check_same_run(checkpoint, states["run"], run)
+    _check_same_run(checkpoint, then, run)
     return progress, states
 
 
@@ -262,6 +268,7 @@ def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = N
         model = TimeSformer(config)
     elif recipe.init:
         model = load_model(recipe.init, **options)
+        _fit_head(model, videos.classes, recipe.init)
     elif recipe.initialization == "pretrained" and not recipe.init_from_vit:
         raise TrainingError(
             "the recipe starts from a trained model: name it (init=MODEL or init_from_vit=IMAGE_MODEL), "
@@ -269,10 +276,10 @@ def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = N
         )
     else:
         model = create_model(name, **options)
-        if recipe.initialization == "scratch":
-            init_for_scratch(model)
         if recipe.init_from_vit:
             init_from_vit(model, recipe.init_from_vit)
+        elif recipe.initialization == "scratch":
+            init_for_scratch(model)
     config = model.config
     if not isinstance(config.image_size, int):
         raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")
@@ -283,6 +290,23 @@ def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = N
     ).to_dict()
     model.activation_checkpointing = recipe.activation_checkpointing
     return model
+
+
+@torch.no_grad()
+def _fit_head(model: TimeSformer, classes: tuple[str, ...], source: str) -> None:
+    """See that the head's rows are those of the classes: moved if the order is another, new if the classes are."""
+    if model.classes is None or model.classes == classes or isinstance(model.head, nn.Identity):
+        return
+    last = model.head if isinstance(model.head, nn.Linear) else model.get_submodule("head.2")
+    assert isinstance(last, nn.Linear)
+    if set(model.classes) == set(classes):
+        rows = [model.classes.index(name) for name in classes]
+        last.weight.copy_(last.weight[rows])
+        last.bias.copy_(last.bias[rows])
+    else:
+        logger.warning("%s: head not loaded: its classes are others", source)
+        nn.init.trunc_normal_(last.weight, std=0.02)
+        nn.init.zeros_(last.bias)
 
 
 @dataclass(frozen=True)

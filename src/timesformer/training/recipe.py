@@ -65,7 +65,7 @@ class OptimizerRecipe:
     lr: float = 0.005
     """learning rate at its highest, for the recipe's batch size"""
     momentum: float = 0.9
-    """momentum of sgd; beta 1 of adamw, also beside muon"""
+    """momentum of sgd; beta 1 of adamw, also beside muon, whose own momentum is 0.95"""
     beta2: float = 0.999
     """beta 2 of adamw"""
     weight_decay: float = 1e-4
@@ -99,7 +99,7 @@ class Recipe:
     init_from_vit: str | None = None
     """image ViT to start from: whatever timesformer.init_from_vit takes"""
     initialization: Literal["released", "scratch", "pretrained"] = "released"
-    """first weights without `init`: as released, or for training from nothing; `pretrained` insists on weights"""
+    """first weights without `init` or ViT: as released, or for training from nothing; `pretrained`: none, so refuse"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
