@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="scratch (default), finetune (default with --set init=… or init_from_vit=…), paper, or a YAML file",
+        help="scratch (default), finetune (default with --set init=… or init_from_image=…), paper, or a YAML file",
     )
     train.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -161,7 +161,8 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), or one list",
+        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, or the "
+        "annotation files of Kinetics, Something-Something-V2, Diving-48 or HowTo100M",
     )
 
 
@@ -227,6 +228,7 @@ def _train(args: argparse.Namespace) -> int:
     from timesformer.display import TrainingDisplay
     from timesformer.training.loop import train
     from timesformer.training.recipe import load_recipe, recipe_yaml
+    from timesformer.video.benchmarks import take_fraction
     from timesformer.video.datasets import splits, write_list
 
     saved = args.out / "recipe.yaml"
@@ -236,7 +238,8 @@ def _train(args: argparse.Namespace) -> int:
         print(recipe_yaml(recipe), end="")
         return 0
     videos, validation = _training_videos(args, recipe)
-    with TrainingDisplay(console, videos, validation) as display:
+    used = take_fraction(videos, recipe.data.fraction, recipe.seed)
+    with TrainingDisplay(console, used, validation) as display:
         try:
             train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=display)
         except KeyboardInterrupt:
@@ -254,8 +257,18 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tell_missing(videos: VideoList) -> None:
+    if videos.missing:
+        count = len(videos.missing)
+        console.print(
+            f"[yellow]note: {count} of {count + len(videos.items)} videos that {videos.source} lists are not there, "
+            f"such as {_escape(videos.missing[0])}[/]",
+            soft_wrap=True,
+        )
+
+
 def _default_recipe(settings: Sequence[str]) -> str:
-    return "finetune" if any(setting.startswith(("init=", "init_from_vit=")) for setting in settings) else "scratch"
+    return "finetune" if any(setting.startswith(("init=", "init_from_image=")) for setting in settings) else "scratch"
 
 
 def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoList, VideoList | None]:
@@ -263,9 +276,11 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
     from timesformer.video.datasets import hold_out, read_videos, splits
 
     videos = read_videos(args.data, "train")
+    _tell_missing(videos)
     own = splits(args.data)
     if args.val or "val" in own:
         validation = read_videos(args.val or args.data, "val", classes=videos.classes)
+        _tell_missing(validation)
         return videos, validation.for_task(videos.multi_label)
     if "test" in own or not recipe.data.validation:
         return videos, None
@@ -285,6 +300,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     classifier = VideoClassifier.from_pretrained(args.model)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
+    _tell_missing(videos)
     if args.data.is_dir() and args.split not in (own := splits(args.data)):
         console.print(
             f"[yellow]note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}[/]"

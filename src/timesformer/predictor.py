@@ -10,8 +10,8 @@ import torch
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import load_views, view_logits
-from timesformer.model.timesformer import TimeSformer
-from timesformer.model.weights import load_model
+from timesformer.model.base import VideoModel
+from timesformer.models import load
 from timesformer.video.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class VideoClassifier:
 
     def __init__(
         self,
-        model: TimeSformer,
+        model: VideoModel,
         *,
         preprocessing: Preprocessing | None = None,
         device: str | torch.device | None = None,
@@ -50,8 +50,8 @@ class VideoClassifier:
     def from_pretrained(
         cls, source: str | Path, *, device: str | torch.device | None = None, **overrides: Any
     ) -> VideoClassifier:
-        """A classifier from whatever `timesformer.load_model` takes."""
-        return cls(load_model(source, **overrides), device=device)
+        """A classifier from whatever `timesformer.load_model` takes, or a trained baseline."""
+        return cls(load(source, **overrides), device=device)
 
     def scores(self, video: str | Path, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
@@ -80,7 +80,7 @@ class VideoClassifier:
         return [(self.classes[index], score) for index, score in zip(indices.tolist(), values.tolist(), strict=True)]
 
 
-def _usual_preprocessing(model: TimeSformer) -> dict[str, Any]:
+def _usual_preprocessing(model: VideoModel) -> dict[str, Any]:
     config = model.config
     usual = {"num_frames": config.num_frames, "stride": 32, "sampling": "clip", "image_size": min(config.frame_size)}
     logger.warning("the model does not say how videos become its input: taken to be %s", usual)

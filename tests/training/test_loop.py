@@ -337,7 +337,7 @@ def test_start_from_an_image_model(videos: Path, tmp_path: Path) -> None:
 
     weights = vit_weights(classes=8)
     torch.save(weights, tmp_path / "vit.pth")
-    choices = [f"init_from_vit={tmp_path / 'vit.pth'}", "initialization=released", "model.patch_size=8"]
+    choices = [f"init_from_image={tmp_path / 'vit.pth'}", "initialization=released", "model.patch_size=8"]
     still = recipe(*choices, "model.num_heads=3", "optimizer.lr=1e-12", "optimizer.min_lr=0", "epochs=1")
     model = train(read_videos(videos, "train"), tmp_path / "run", still)
     for name in ("attn.qkv.weight", "temporal_attn.qkv.weight"):

@@ -98,7 +98,7 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         unused[name] = "the model has no place for it"
 
     channels = model.config.in_channels
-    taken["patch_embed.proj.weight"] = _adapt_channels(taken["patch_embed.proj.weight"], channels)
+    taken["patch_embed.proj.weight"] = adapt_channels(taken["patch_embed.proj.weight"], channels)
     if "pos_embed" in taken:
         taken["pos_embed"] = _adapt_positions(path, taken["pos_embed"], model.config.grid, resize)
     check_shapes({**own, **taken}, model, str(path))
@@ -134,7 +134,7 @@ def _unfit_head(vit: dict[str, Tensor], num_classes: int) -> dict[str, str]:
     return {}
 
 
-def _adapt_channels(kernel: Tensor, channels: int) -> Tensor:
+def adapt_channels(kernel: Tensor, channels: int) -> Tensor:
     """Kernels (D, C, P, P) for another number of channels, so that grey or repeated input gives the same."""
     own = kernel.shape[1]
     if own == channels:

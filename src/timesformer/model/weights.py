@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from timesformer.files import replace_file, write_json
 from timesformer.model import formats
@@ -77,7 +77,7 @@ def load_model(
     if classes is not None:
         model.classes = _class_names(classes)
     if model.classes is not None:
-        _check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
+        check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
     if stored.preprocessing:
         sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
         asked = {name: size for name, size in sizes.items() if name in overrides}
@@ -98,9 +98,8 @@ def _read(source: str | Path, options: dict[str, Any]) -> Stored:
         if path.name in WEIGHT_FILES and (path.parent / "config.json").is_file():
             return _read_folder(path.parent, path)
         return formats.from_released(str(path), *read_tensors(path), options)
-    for folder in (path, path / "best", path / "last"):
-        if (folder / "config.json").is_file():
-            return _read_folder(folder)
+    if folder := model_folder(path):
+        return _read_folder(folder)
     if path.exists():
         raise WeightsError(f"{path}: not a folder with a model (config.json and model.safetensors), nor one of a run")
     entry = published(source)
@@ -114,6 +113,11 @@ def _read(source: str | Path, options: dict[str, Any]) -> Stored:
         f"{source}: no such file or folder, nor the id of a model on the hub (owner/name), nor one of "
         f"{', '.join(CATALOGUE)}"
     )
+
+
+def model_folder(path: Path) -> Path | None:
+    """The folder with a model's config.json: `path` itself, or the best or last model of the run in it."""
+    return next((folder for folder in (path, path / "best", path / "last") if (folder / "config.json").is_file()), None)
 
 
 def _read_folder(folder: Path, file: Path | None = None) -> Stored:
@@ -150,7 +154,8 @@ def _class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
-def _check_classes(names: Sequence[str], count: int, where: object) -> None:
+def check_classes(names: Sequence[str], count: int, where: object) -> None:
+    """See that there is one name for each class, each another: WeightsError."""
     where = where if isinstance(where, str | Path) else "classes"
     if len(names) != count:
         raise WeightsError(f"{where}: {len(names)} names for a model of {count} classes")
@@ -167,7 +172,7 @@ def fit_positions(weights: dict[str, Tensor], own: Grid, grid: Grid, resize: Res
         weights["time_embed"] = resize_time_positions(weights["time_embed"], grid["t"], resize)
 
 
-def check_shapes(weights: dict[str, Tensor], model: TimeSformer, source: str) -> None:
+def check_shapes(weights: dict[str, Tensor], model: nn.Module, source: str) -> None:
     """See that every weight of the model is there in its shape, and no other: WeightsError with both shapes."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):

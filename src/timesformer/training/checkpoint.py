@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from timesformer.files import replace_file
-from timesformer.model.timesformer import TimeSformer
+from timesformer.model.base import VideoModel
 
 
 @dataclass
@@ -59,15 +59,17 @@ class WeightAverage:
     Early on the average is shorter than `decay` says, so that it does not hold on to the start.
     """
 
-    def __init__(self, model: TimeSformer, decay: float) -> None:
+    def __init__(self, model: VideoModel, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.updates = decay, 0
 
     @torch.no_grad()
-    def update(self, model: TimeSformer) -> None:
+    def update(self, model: VideoModel) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, current in zip(self.model.buffers(), model.buffers(), strict=True):  # statistics of batch norms
+            mine.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates, "model": self.model.state_dict()}

@@ -28,16 +28,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from timesformer import models
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.files import replace_file
-from timesformer.model.image_init import init_from_vit
+from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
-from timesformer.model.timesformer import ModelConfig, TimeSformer
-from timesformer.model.variants import create_model
-from timesformer.model.weights import load_model
+from timesformer.model.timesformer import TimeSformer
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
 from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
 from timesformer.training.recipe import Recipe, recipe_yaml
+from timesformer.video.benchmarks import take_fraction
 from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
@@ -73,7 +73,7 @@ def train(
     validation: VideoList | None = None,
     resume: bool = False,
     on_report: Callable[[Report], None] = lambda report: None,
-) -> TimeSformer:
+) -> VideoModel:
     """Train a model on a list of videos.
 
     The folder `out` gets `last` and, with validation, `best` (models for `timesformer.load_model`), `checkpoint.pt`
@@ -97,6 +97,7 @@ def train(
     """
     out = Path(out)
     checkpoint = out / "checkpoint.pt"
+    videos = take_fraction(videos, recipe.data.fraction, recipe.seed)
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
     if checkpoint.exists() and not resume:
@@ -108,7 +109,7 @@ def train(
     if checkpoint.exists():
         progress, states = _read_states(checkpoint, _run_identity(recipe, videos))
     torch.manual_seed(recipe.seed)
-    model = make_model(recipe, videos, ModelConfig(**states["config"]) if states else None).to(device)
+    model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
     optimizer = make_optimizer(model, recipe.optimizer)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     if states:
@@ -125,7 +126,7 @@ def train(
     order = StepOrder(len(videos.items), recipe.batch_size, recipe.micro_batch_size, recipe.seed, epochs)
     batches = _load_batches(videos, recipe, model, order.micro_batches(progress.epoch, progress.step))
     log = _Log(out, progress.epoch, order.steps * progress.epoch + progress.step)
-    bf16 = _computes_in_bfloat16(recipe, device)
+    bf16 = _computes_in_bfloat16(recipe, model, device)
     saved_at, epoch_start, epoch_seen, waited = time.monotonic(), time.monotonic(), 0, 0.0
 
     def readable_batches(count: int) -> Iterator[Batch]:
@@ -180,7 +181,8 @@ def train(
             over = progress.epoch == epochs
             if over or stop.asked or time.monotonic() - saved_at >= 60 * recipe.checkpoint_minutes:
                 states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                states |= {"config": dataclasses.asdict(model.config), "run": _run_identity(recipe, videos)}
+                states |= {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+                states["run"] = _run_identity(recipe, videos)
                 if average:
                     states["average"] = average.state_dict()
                 save_checkpoint(checkpoint, progress, states)
@@ -203,7 +205,7 @@ class _Step:
 
 
 def _take_step(
-    model: TimeSformer,
+    model: VideoModel,
     optimizer: Optimizers,
     micro_batches: Iterable[Batch],
     recipe: Recipe,
@@ -213,7 +215,7 @@ def _take_step(
 ) -> _Step:
     """One step: the gradients of the micro-batches add up, then the optimizer moves; no move without videos."""
     model.train()
-    device = model.cls_token.device
+    device = next(model.parameters()).device
     seen, loss_sum, correct = 0, 0.0, 0
     for batch in micro_batches:
         clips, targets = batch.clips.to(device), batch.targets.to(device)
@@ -241,8 +243,8 @@ def _take_step(
     return _Step(seen, loss_sum, correct)
 
 
-def _validate(model: TimeSformer, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:
-    with torch.autocast(model.cls_token.device.type, torch.bfloat16, enabled=bf16):
+def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:
+    with torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=bf16):
         result = evaluate(model, videos, _preprocessing(model), workers=recipe.data.workers)
     write_bad_videos(out / "bad_validation_videos.txt", result.bad)
     return result
@@ -251,7 +253,7 @@ def _validate(model: TimeSformer, videos: VideoList, recipe: Recipe, bf16: bool,
 def _read_states(checkpoint: Path, run: dict[str, Any]) -> tuple[Progress, dict[str, Any]]:
     try:
         progress, states = load_checkpoint(checkpoint)
-        then, _ = states["run"], states["config"]
+        then, _, _ = states["run"], states["architecture"], states["config"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"{checkpoint} can't be read ({error}): remove {checkpoint.parent} to start anew"
@@ -260,25 +262,25 @@ def _read_states(checkpoint: Path, run: dict[str, Any]) -> tuple[Progress, dict[
     return progress, states
 
 
-def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = None) -> TimeSformer:
-    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or of a known `config`."""
+def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, Any]] | None = None) -> VideoModel:
+    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as it is `known` to be."""
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
-    if config:
-        model = TimeSformer(config)
+    if known:
+        model = models.build(*known)
     elif recipe.init:
-        model = load_model(recipe.init, **options)
+        model = models.load(recipe.init, **options)
         _fit_head(model, videos.classes, recipe.init)
-    elif recipe.initialization == "pretrained" and not recipe.init_from_vit:
+    elif recipe.initialization == "pretrained" and not recipe.init_from_image:
         raise TrainingError(
-            "the recipe starts from a trained model: name it (init=MODEL or init_from_vit=IMAGE_MODEL), "
+            "the recipe starts from a trained model: name it (init=MODEL or init_from_image=IMAGE_MODEL), "
             "or set initialization=released or scratch"
         )
     else:
-        model = create_model(name, **options)
-        if recipe.init_from_vit:
-            init_from_vit(model, recipe.init_from_vit)
-        elif recipe.initialization == "scratch":
+        model = models.create(name, **options)
+        if recipe.init_from_image:
+            models.init_from_image(model, recipe.init_from_image)
+        elif recipe.initialization == "scratch" and isinstance(model, TimeSformer):
             init_for_scratch(model)
     config = model.config
     if not isinstance(config.image_size, int):
@@ -293,11 +295,11 @@ def make_model(recipe: Recipe, videos: VideoList, config: ModelConfig | None = N
 
 
 @torch.no_grad()
-def _fit_head(model: TimeSformer, classes: tuple[str, ...], source: str) -> None:
+def _fit_head(model: VideoModel, classes: tuple[str, ...], source: str) -> None:
     """See that the head's rows are those of the classes: moved if the order is another, new if the classes are."""
-    if model.classes is None or model.classes == classes or isinstance(model.head, nn.Identity):
+    if model.classes is None or model.classes == classes:
         return
-    last = model.head if isinstance(model.head, nn.Linear) else model.get_submodule("head.2")
+    *_, last = model.get_submodule("head").modules()
     assert isinstance(last, nn.Linear)
     if set(model.classes) == set(classes):
         rows = [model.classes.index(name) for name in classes]
@@ -340,7 +342,7 @@ class StepOrder:
 
 
 def _load_batches(
-    videos: VideoList, recipe: Recipe, model: TimeSformer, keys: Iterator[list[tuple[int, int]]]
+    videos: VideoList, recipe: Recipe, model: VideoModel, keys: Iterator[list[tuple[int, int]]]
 ) -> Iterator[Batch]:
     data = recipe.data
     preprocessing = _preprocessing(model)
@@ -370,7 +372,7 @@ class _Keys:
         return self.keys
 
 
-def _preprocessing(model: TimeSformer) -> Preprocessing:
+def _preprocessing(model: VideoModel) -> Preprocessing:
     assert model.preprocessing is not None
     return Preprocessing(**model.preprocessing)
 
@@ -388,11 +390,13 @@ def _num_correct(logits: Tensor, targets: Tensor) -> int:
     return int((top == targets.amax(dim=1)).sum())
 
 
-def _computes_in_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+def _computes_in_bfloat16(recipe: Recipe, model: VideoModel, device: torch.device) -> bool:
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if any(isinstance(module, nn.Conv3d) for module in model.modules()):
+        return False  # PyTorch's gradients of these in bfloat16 are wrong at times on a CPU, even NaN
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -70,7 +70,9 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> Optimizers:
     adamw = AdamW(options(False), betas=(recipe.momentum, recipe.beta2), fused=True)
     if recipe.name == "adamw":
         return Optimizers(adamw)
-    return Optimizers(Muon(options(True), adjust_lr_fn="match_rms_adamw"), adamw)
+    if not (matrices := options(True)):  # a model without such blocks
+        return Optimizers(adamw)
+    return Optimizers(Muon(matrices, adjust_lr_fn="match_rms_adamw"), adamw)
 
 
 def _level(name: str, top: int) -> int:

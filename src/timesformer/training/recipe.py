@@ -41,6 +41,8 @@ class DataRecipe:
     """alpha of mixup; 0 is off"""
     cutmix: float = 0.0
     """alpha of CutMix; 0 is off"""
+    fraction: float = 1.0
+    """share of the training videos to use, balanced over classes: a seeded part, smaller in larger (Figure 4)"""
     validation: float = 0.0
     """share of the videos held out, balanced over classes, where the data has neither validation nor test videos"""
     cache: str | None = None
@@ -93,11 +95,11 @@ class Recipe:
     """A training run. The defaults are the paper's (Appendix A)."""
 
     model: dict[str, Any] = field(default_factory=lambda: {"name": "timesformer_base"})
-    """`name` and options of timesformer.create_model"""
+    """`name` and options of timesformer.create_model, or of timesformer.baselines.create_baseline"""
     init: str | None = None
-    """model to start from: whatever timesformer.load_model takes"""
-    init_from_vit: str | None = None
-    """image ViT to start from: whatever timesformer.init_from_vit takes"""
+    """model to start from: whatever timesformer.load_model takes, or a trained baseline"""
+    init_from_image: str | None = None
+    """image model to start from: a ViT (timesformer.init_from_vit); for I3D and SlowFast a ResNet (inflate_2d)"""
     initialization: Literal["released", "scratch", "pretrained"] = "released"
     """first weights without `init` or ViT: as released, or for training from nothing; `pretrained`: none, so refuse"""
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -139,14 +141,16 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
-        if self.init and self.init_from_vit:
-            raise ValueError(f"init={self.init} and init_from_vit={self.init_from_vit}: give one of them")
+        if self.init and self.init_from_image:
+            raise ValueError(f"init={self.init} and init_from_image={self.init_from_image}: give one of them")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         shares = {"data.trim": self.data.trim, "data.validation": self.data.validation}
         for name, share in {**shares, "optimizer.warmup": self.optimizer.warmup}.items():
             if not 0 <= share < 1:
                 raise ValueError(f"{name}={share} must be in [0, 1)")
+        if not 0 < self.data.fraction <= 1:
+            raise ValueError(f"data.fraction={self.data.fraction} must be in (0, 1]")
         for name, count in (("seed", self.seed), ("data.workers", self.data.workers)):
             if count < 0:
                 raise ValueError(f"{name}={count} must be 0 or more")

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import av
 from av.stream import Disposition
 
+from timesformer.video.benchmarks import benchmark_entries
 from timesformer.video.datasets import (
     DataError,
     Entry,
@@ -147,7 +148,7 @@ def check_videos(
     if workers is not None and workers < 1:
         raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
     source = Path(data)
-    parts = find_entries(source)
+    parts = benchmark_entries(source) or find_entries(source)
     named: dict[Path, Entry] = {}
     repeated = []
     for entry in (entry for part in parts.values() for entry in part):

@@ -34,12 +34,21 @@ class VideoItem:
 
 @dataclass(frozen=True)
 class VideoList:
-    """Labelled videos. `multi_label`: some video of the data, of whichever split, has several labels."""
+    """Labelled videos.
+
+    Attributes:
+        items: the videos.
+        classes: names of the classes, which the videos' labels index.
+        multi_label: some video of the data, of whichever split, has several labels.
+        source: the file or folder that they were read from.
+        missing: names of videos that a benchmark lists and that are not on disk.
+    """
 
     items: tuple[VideoItem, ...]
     classes: tuple[str, ...]
     multi_label: bool
     source: Path
+    missing: tuple[str, ...] = ()
 
     def for_task(self, multi_label: bool) -> VideoList:
         """The same list for a model with several labels a video, or with one; DataError if it has more than one."""
@@ -63,10 +72,11 @@ class Entry:
 
 
 def read_videos(data: str | Path, split: str | None = None, classes: Sequence[str] | None = None) -> VideoList:
-    """Reads the videos of a split with their labels. No video is opened, nor looked for.
+    """Reads the videos of a split with their labels. No video is opened; only a benchmark's are looked for.
 
     Args:
         data: one of
+            - the annotation files that the makers of a benchmark publish, see `benchmarks.read_benchmark`;
             - a list: a text file (UTF-8) with a line `path label [label ...]` for each video. Separators are
               spaces, tabs, commas or semicolons; paths are relative to the list. Paths may hold spaces; one
               that ends neither in a video suffix nor at an existing folder is best quoted, as in CSV files.
@@ -89,7 +99,11 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
         DataError: nothing is there, a line has no label, or one that is not allowed.
         ValueError: the split is unknown.
     """
+    from timesformer.video.benchmarks import read_benchmark  # which imports this module
+
     source = Path(data)
+    if benchmark := read_benchmark(source, split, classes):
+        return replace(benchmark.videos, missing=benchmark.missing)
     parts = find_entries(source)
     vocabulary = Vocabulary.of(parts, source, classes)
     items = tuple(VideoItem(entry.path, vocabulary.labels(entry)) for entry in _choose(parts, split, source))
@@ -98,7 +112,11 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
 
 def splits(data: str | Path) -> tuple[str, ...]:
     """Which of "train", "val", "test" `data` has; none for a single list or a folder of class folders."""
+    from timesformer.video.benchmarks import benchmark_splits
+
     source = Path(data)
+    if (own := benchmark_splits(source)) is not None:
+        return own
     return () if source.is_file() else tuple(find_lists(source) or _split_folders(source))
 
 

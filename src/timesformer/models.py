@@ -1,0 +1,99 @@
+"""Any video model, TimeSformer or baseline, by name or from disk: what training and the commands go through."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from timesformer.baselines import build as build_baseline
+from timesformer.baselines import create_baseline, inflate_2d
+from timesformer.baselines.resnet3d import ResNet3d
+from timesformer.baselines.slowfast import SlowFast
+from timesformer.baselines.variants import BASELINES
+from timesformer.model.base import VideoModel
+from timesformer.model.formats import read_json
+from timesformer.model.image_init import LoadReport, init_from_vit
+from timesformer.model.tensors import WeightsError, read_tensors
+from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.model.variants import VARIANTS, create_model
+from timesformer.model.weights import check_classes, check_shapes, load_model, model_folder
+
+logger = logging.getLogger(__name__)
+
+
+def create(name: str, **options: Any) -> VideoModel:
+    """A new model by its name: one of `timesformer.create_model`, or of `timesformer.baselines.create_baseline`.
+
+    Raises:
+        ValueError: an unknown name or option, or a value that an option does not allow.
+    """
+    if name in VARIANTS:
+        return create_model(name, **options)
+    if name in BASELINES:
+        return create_baseline(name, **options)
+    raise ValueError(f"model {name!r} is not one of {', '.join([*VARIANTS, *BASELINES])}")
+
+
+def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
+    """A new model from what `VideoModel.save_pretrained` says of it."""
+    if architecture == TimeSformer.architecture:
+        return TimeSformer(ModelConfig(**config))
+    return build_baseline(architecture, config)
+
+
+def load(source: str | Path, **overrides: Any) -> VideoModel:
+    """A model with its weights, in evaluation mode: whatever `timesformer.load_model` takes, or a trained baseline.
+
+    Raises:
+        WeightsError, ValueError: as `timesformer.load_model`.
+    """
+    folder = model_folder(Path(source))
+    about = read_json(folder / "config.json") if folder else None
+    if folder is None or not isinstance(about, dict) or "model" not in about:
+        return load_model(source, **overrides)
+    if about.get("architecture", TimeSformer.architecture) == TimeSformer.architecture:
+        return load_model(source, **overrides)
+    return _load_baseline(folder, about, overrides)
+
+
+def _load_baseline(folder: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
+    try:
+        own = build_baseline(about["architecture"], about["model"]).config
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
+    config = own.replace(**overrides)
+    model = build_baseline(about["architecture"], dataclasses.asdict(config))
+    weights, _ = read_tensors(folder / "model.safetensors")
+    if config.num_classes == own.num_classes:
+        model.classes = tuple(about["classes"]) if about.get("classes") else None
+        model.multi_label = bool(about.get("multi_label"))
+    else:
+        logger.warning("%s: head not loaded: it has %d classes, not %d", folder, own.num_classes, config.num_classes)
+        heads = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+        weights = {name: value for name, value in weights.items() if not name.startswith("head.")} | heads
+    if model.classes is not None:
+        check_classes(model.classes, config.num_classes, folder)
+    if about.get("preprocessing"):
+        sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
+        asked = {name: size for name, size in sizes.items() if name in overrides}
+        model.preprocessing = {**about["preprocessing"], **asked}
+    check_shapes(weights, model, str(folder))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def init_from_image(model: VideoModel, source: str | Path) -> LoadReport:
+    """Set a model's weights to those of an image model: a ViT for TimeSformer, a ResNet for I3D, Slow and SlowFast.
+
+    Raises:
+        WeightsError: as `timesformer.init_from_vit` and `timesformer.baselines.inflate_2d`.
+        ValueError: a model that starts from no image model.
+    """
+    if isinstance(model, TimeSformer):
+        return init_from_vit(model, source)
+    if isinstance(model, ResNet3d | SlowFast):
+        return inflate_2d(model, source)
+    raise ValueError(f"{model.architecture}: no image model is known to start it from")
