@@ -186,7 +186,11 @@ def test_print_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("send", "sign"),
-    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)],  # Ctrl-C reaches the loader's processes too
+    [
+        (os.killpg, signal.SIGINT),
+        (os.killpg, signal.SIGTERM),
+        (os.kill, signal.SIGTERM),
+    ],  # Ctrl-C reaches the loader's processes too
 )
 def test_an_interrupted_run_saves_its_last_step(
     data: Path, tmp_path: Path, send: Callable[[int, int], None], sign: signal.Signals
@@ -224,3 +228,30 @@ def test_convert_there_and_back(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert "names.txt: 2 names for a model of 8 classes" in " ".join(capsys.readouterr().err.split())
     assert main(["convert", str(run), str(tmp_path), "--to", "released"]) == 1
     assert "is a folder: the released format is one file" in " ".join(capsys.readouterr().err.split())
+
+
+def test_help_and_version_do_not_wait_for_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys, timesformer.cli; timesformer.cli._parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("timesformer 0.")
+
+
+def test_class_names_for_a_model_that_has_none(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from timesformer import load_model
+
+    model = load_model(run)
+    torch.save({"model_state": model.state_dict()}, tmp_path / "bare.pyth")
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"name {number}" for number in range(8)))
+    video = next(data.rglob("*.mp4"))
+    heads = f"num_heads={model.config.num_heads}"
+    assert main(["predict", str(tmp_path / "bare.pyth"), str(video), "--set", heads, "--classes", str(names)]) == 0
+    assert "name " in capsys.readouterr().out
+    assert main(["predict", str(tmp_path / "bare.pyth"), str(video), "--set", "heads=3"]) == 1
+    assert "model option 'heads' is not one of" in " ".join(capsys.readouterr().err.split())

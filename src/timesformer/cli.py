@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from timesformer import __version__
+
 if TYPE_CHECKING:
     from timesformer.evaluation.protocols import Clips
+    from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
 
@@ -54,6 +57,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="timesformer", description="Video understanding by space-time attention.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -147,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
+    _add_options(parser)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +227,9 @@ def _options(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _clips(text: str) -> Clips:
-    return "cover" if text == "cover" else _count(text)
+    if text != "cover" and not (text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor `cover`")
+    return "cover" if text == "cover" else int(text)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -239,9 +247,17 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     videos, validation = _training_videos(args, recipe)
     used = take_fraction(videos, recipe.data.fraction, recipe.seed)
+    held_out = args.out / "held_out.csv" if validation and not args.val and "val" not in splits(args.data) else None
     with TrainingDisplay(console, used, validation) as display:
+
+        def on_report(report: Report) -> None:
+            if next(first, False) and held_out and validation:  # a run that is refused must leave an earlier list alone
+                write_list(held_out, validation)
+            display(report)
+
+        first = iter([True])
         try:
-            train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=display)
+            train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
         except KeyboardInterrupt:
             console.print("interrupted: the same command with --resume goes on from here")
             return 1
@@ -249,10 +265,7 @@ def _train(args: argparse.Namespace) -> int:
         if bad.exists():
             count = len(bad.read_bytes().splitlines())
             console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
-    test = args.data
-    if validation and not args.val and "val" not in splits(args.data):
-        test = args.out / "held_out.csv"  # written now: a run that was refused must leave an earlier one's list alone
-        write_list(test, validation)
+    test = held_out or args.val or args.data
     console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {test}", soft_wrap=True)
     return 0
 
@@ -298,7 +311,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from timesformer.predictor import VideoClassifier
     from timesformer.video.datasets import read_videos, splits
 
-    classifier = VideoClassifier.from_pretrained(args.model)
+    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
     _tell_missing(videos)
     if args.data.is_dir() and args.split not in (own := splits(args.data)):
@@ -334,7 +347,7 @@ def _predict(args: argparse.Namespace) -> int:
     from timesformer.predictor import VideoClassifier
     from timesformer.video.decode import VideoError
 
-    classifier = VideoClassifier.from_pretrained(args.model)
+    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
     results: list[dict[str, Any]] = []
     with track(console, "predict", len(args.videos)) as advance:
         for video in args.videos:
@@ -390,6 +403,8 @@ def _profile(args: argparse.Namespace) -> int:
             draw_sweep(rows, option, args.out)
             console.print(f"written: {args.out}")
         return 0
+    if not args.no_measure:
+        console.print("running the model, to measure it …")
     found = profile(config, measure=not args.no_measure, dtype=args.dtype)
     _write_json(args.json, found.to_json())
     if args.json != "-":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from timesformer.model.image_init import LoadReport, init_from_vit
 from timesformer.model.tensors import WeightsError, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.variants import VARIANTS, create_model
-from timesformer.model.weights import check_classes, check_shapes, load_model, model_folder
+from timesformer.model.weights import check_classes, check_shapes, class_names, load_model, model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
     return build_baseline(architecture, config)
 
 
-def load(source: str | Path, **overrides: Any) -> VideoModel:
+def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = None, **overrides: Any) -> VideoModel:
     """A model with its weights, in evaluation mode: whatever `timesformer.load_model` takes, or a trained baseline.
 
     Raises:
@@ -53,10 +53,15 @@ def load(source: str | Path, **overrides: Any) -> VideoModel:
     folder = model_folder(Path(source))
     about = read_json(folder / "config.json") if folder else None
     if folder is None or not isinstance(about, dict) or "model" not in about:
-        return load_model(source, **overrides)
+        return load_model(source, classes=classes, **overrides)
     if about.get("architecture", TimeSformer.architecture) == TimeSformer.architecture:
-        return load_model(source, **overrides)
-    return _load_baseline(folder, about, overrides)
+        return load_model(source, classes=classes, **overrides)
+    model = _load_baseline(folder, about, overrides)
+    if classes is not None:
+        model.classes = class_names(classes)
+    if model.classes is not None:
+        check_classes(model.classes, model.config.num_classes, folder)
+    return model
 
 
 def _load_baseline(folder: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
@@ -74,8 +79,6 @@ def _load_baseline(folder: Path, about: dict[str, Any], overrides: dict[str, Any
         logger.warning("%s: head not loaded: it has %d classes, not %d", folder, own.num_classes, config.num_classes)
         heads = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")} | heads
-    if model.classes is not None:
-        check_classes(model.classes, config.num_classes, folder)
     if about.get("preprocessing"):
         sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
         asked = {name: size for name, size in sizes.items() if name in overrides}

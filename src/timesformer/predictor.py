@@ -40,7 +40,11 @@ class VideoClassifier:
         if not model.config.num_classes:
             raise ValueError("num_classes=0: a model without a head can't classify; load it with num_classes=…")
         if preprocessing is None:
-            preprocessing = Preprocessing(**(model.preprocessing or _usual_preprocessing(model)))
+            said = model.preprocessing or _usual_preprocessing(model)
+            try:
+                preprocessing = Preprocessing(**said)
+            except TypeError as error:
+                raise ValueError(f"the model's preprocessing={said} is not understood: {error}") from error
         self.preprocessing = preprocessing
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()

@@ -33,8 +33,10 @@ def test_the_picture_shows_it(tmp_path: Path) -> None:
     draw_schemes(file, grid=Grid(t=1, h=4, w=4), query=(0, 1, 1), schemes=["axial"])
     image = Image.open(file).convert("RGB")
     pixels = dict((colour, count) for count, colour in image.getcolors(image.width * image.height) or [])
-    areas = [pixels.get(tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)), 0) for c in COLOURS]
-    temporal, width, height = areas
+    temporal, width, height = (
+        pixels.get(tuple(int(COLOURS[name][i : i + 2], 16) for i in (1, 3, 5)), 0)
+        for name in ("temporal", "width", "height")
+    )
     assert width == pytest.approx(height, rel=0.1)
     assert width > 20 * temporal, "with one frame, the time step has but the patch itself"
 

@@ -109,7 +109,7 @@ def test_pickled_weights_where_there_are_no_others(served: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("none/thing", "none/thing: neither a file or folder here, nor a public repository on http"),
+        ("none/thing", "none/thing: no file or folder here, nor a public repository on http"),
         ("gated/thing", "gated/thing: .* gives it to those alone who were granted access"),
         ("someone/empty", "someone/empty: there is no config.json in this repository"),
         ("cut/good", "cut/good: model.safetensors can't be downloaded"),
@@ -125,6 +125,6 @@ def test_each_failure_is_one_clear_line(served: Path, tmp_path: Path, source: st
 
 def test_nothing_in_the_cache_and_no_network(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: False)
-    with pytest.raises(WeightsError, match=r"nobody/nothing: neither a file or folder here, .* can't be reached"):
+    with pytest.raises(WeightsError, match=r"nobody/nothing: no file or folder here, .* can't be reached"):
         load_model("nobody/nothing")
     assert not Hub.requests

@@ -274,7 +274,7 @@ def test_wrong_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(WeightsError, match="nowhere: no such file or folder, nor the id"):
         timesformer.init_from_vit(new(), "nowhere")
     monkeypatch.setattr(hub, "_reachable", lambda endpoint: False)
-    with pytest.raises(WeightsError, match="timm/nothing: neither a file or folder here"):
+    with pytest.raises(WeightsError, match="timm/nothing: no file or folder here"):
         timesformer.init_from_vit(new(), "timm/nothing")
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(WeightsError, match=r"no model.safetensors or pytorch_model.bin in this folder"):

@@ -77,3 +77,27 @@ def test_unknown_recipe(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("epochs: [")
     with pytest.raises(RecipeError):
         load_recipe(str(tmp_path / "r.yaml"))
+
+
+def test_epochs_count_where_they_are_asked_for() -> None:
+    assert load_recipe("scratch", ["epochs=7"]).num_epochs(1000) == 7
+    assert load_recipe("scratch", ["epochs=7", "steps=100"]).num_epochs(160) == 10
+    assert load_recipe("scratch").num_epochs(160) == 1400
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epoch=3", "setting 'epoch' is not in a recipe: did you mean epochs?"),
+        ("lr=3", r"setting 'lr' is not in a recipe: did you mean optimizer.lr?"),
+        ("optimizer.learning_rate=3", "setting 'optimizer.learning_rate' is not in a recipe"),
+        ("label_smoothing=2", r"label_smoothing=2.0 must be in \[0, 1\]"),
+        ("optimizer.lr=-1", "optimizer.lr=-1.0 must be 0 or more"),
+        ("data.short_side=[2,1]", "data.short_side=.* must be two rising numbers"),
+        ("data.fraction=0", r"data.fraction=0.0 must be in \(0, 1\]"),
+        ("model.num_classes=7", "model.num_classes=7: the data decide on the classes"),
+    ],
+)
+def test_settings_that_are_not_allowed(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("scratch", [setting])

@@ -14,7 +14,10 @@ from timesformer.model.attention import SCHEMES, Grid
 from timesformer.model.timesformer import Block, ModelConfig
 
 Place = tuple[int, int, int]
-COLOURS = ("#2ca02c", "#e8b100", "#d62728")  # of a block's steps in turn
+COLOURS = {
+    "joint": "#8e5bb5", "spatial": "#e8b100", "temporal": "#2ca02c", "local": "#17a2a2", "global": "#d62728",
+    "width": "#f28e2b", "height": "#d62728",
+}  # fmt: skip
 QUERY = "#1f4fd8"
 
 
@@ -83,7 +86,7 @@ def draw_schemes(
             plot.set(xlim=(0, w), ylim=(h, 0), xticks=[], yticks=[], aspect="equal")
             for row in range(h):
                 for col in range(w):
-                    seen = [COLOURS[n] for n, where in enumerate(steps.values()) if where[frame, row, col]]
+                    seen = [COLOURS[name] for name, where in steps.items() if where[frame, row, col]]
                     if (frame, row, col) == query:
                         seen = [QUERY]
                     for part, colour in enumerate(seen or ["#eeeeee"]):
@@ -92,11 +95,11 @@ def draw_schemes(
                     plot.add_patch(Rectangle((col, row), 1, 1, fill=False, edgecolor="white", lw=1))
             if column == 0:
                 plot.set_ylabel(f"frame {frame - query[0]:+d}" if frame != query[0] else "frame t")
-        names = ("all" if name == "joint" else name for name in steps)
-        handles = [Patch(color=colour, label=name) for name, colour in zip(names, COLOURS, strict=False)]
+        handles = [Patch(color=QUERY, label="query")]
+        handles += [Patch(color=COLOURS[name], label={"joint": "all"}.get(name, name)) for name in steps]
         axes[0, column].set_title(scheme.replace("_", " "), fontsize=9)
         axes[-1, column].legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=7, frameon=False, ncols=3,
-            handlelength=1, columnspacing=0.8,
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=7, frameon=False, ncols=4,
+            handlelength=1, columnspacing=0.7,
         )  # fmt: skip
     save_figure(file, figure)

@@ -51,8 +51,10 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     if any(name.endswith("embeddings.cls_token") for name in weights):
         raise WeightsError(f"{source}: weights of Hugging Face's transformers: give the folder with their config.json")
     weights = without_prefix(weights)
-    if isinstance(about.get("config"), dict):  # a checkpoint of our own training says all
-        return Stored(source, ModelConfig(**about["config"]), weights)
+    if "progress" in about and "run" in about:
+        raise WeightsError(
+            f"{source}: the checkpoint of a run under way, for --resume; models are in the run's folders best and last"
+        )
     for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"):
         if name not in weights:
             raise WeightsError(f"{source}: no TimeSformer: it has no weight {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -66,10 +67,10 @@ CATALOGUE = _catalogue()
 
 
 def published(source: str | Path) -> Published | None:
-    """The entry of the catalogue with this short name, file name or hub id."""
+    """The entry of the catalogue with this short name or hub id, or that this file has the name of."""
     text = str(source)
     for name, entry in CATALOGUE.items():
-        if text in (name, entry.repository) or Path(text).name == entry.file:
+        if text in (name, entry.repository) or (Path(text).name == entry.file and Path(text).is_file()):
             return entry
     return None
 
@@ -95,6 +96,7 @@ def download(repository: str, names: Sequence[str]) -> Path:
     )
 
     # Without this look ahead, the library tries for 23 seconds before it says that there is no network.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news
     offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
     for name in names:
         try:
@@ -111,7 +113,7 @@ def download(repository: str, names: Sequence[str]) -> Path:
             ) from error
         except RepositoryNotFoundError as error:
             raise WeightsError(
-                f"{repository}: neither a file or folder here, nor a public repository on {constants.ENDPOINT}"
+                f"{repository}: no file or folder here, nor a public repository on {constants.ENDPOINT}"
             ) from error
         except Exception as error:  # the library lets those of its HTTP client through
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -121,7 +123,7 @@ def download(repository: str, names: Sequence[str]) -> Path:
     wanted = " or ".join(names)
     if offline:
         raise WeightsError(
-            f"{repository}: neither a file or folder here, nor in the cache of downloads, and {constants.ENDPOINT} "
+            f"{repository}: no file or folder here, nor in the cache of downloads, and {constants.ENDPOINT} "
             f"can't be reached to get {wanted}"
         )
     raise WeightsError(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")

@@ -172,6 +172,8 @@ def _read_vit(path: Path, num_heads: int) -> dict[str, Tensor]:
         weights = dict(_from_transformers(without_prefix(weights, "embeddings.cls_token")))
     else:
         weights = without_prefix(weights)
+    if any("temporal_" in name or "time_embed" in name for name in weights):
+        raise WeightsError(f"{path}: no image ViT but a TimeSformer: load_model takes it")
     if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
         raise WeightsError(f"{path}: no image ViT: it has no cls_token and patch_embed.proj.weight")
     return _fold_layer_scale(weights)

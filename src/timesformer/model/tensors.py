@@ -19,6 +19,9 @@ from torch import Tensor
 # Where the usual training programs put the weights in what they save.
 _WRAPPERS = ("model_state", "state_dict", "model", "teacher")
 
+# What the unpickler raises on bytes that are no pickle.
+_UNPICKLING = (KeyError, IndexError, AttributeError, TypeError, AssertionError, struct.error)
+
 
 class WeightsError(Exception):
     """Weights that cannot be read, or do not fit; the message names the file."""
@@ -42,17 +45,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise WeightsError(
                 f"{file}: refused: it holds {code[1]}, which only running it as code would restore, not weights alone"
             ) from error
-        raise WeightsError(f"{file}: not a file of weights") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{file}: can't be read: {' '.join(str(error).split())[:200]}") from error
-    except (
-        IndexError,
-        AttributeError,
-        TypeError,
-        AssertionError,
-        struct.error,
-    ) as error:  # the unpickler's, on no pickle
-        raise WeightsError(f"{file}: not a file of weights") from error
+        raise WeightsError(f"{file}: not a file of weights, or damaged") from error
+    except OSError as error:
+        raise WeightsError(f"{file}: not a file of weights, or damaged: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile, *_UNPICKLING) as error:
+        raise WeightsError(f"{file}: not a file of weights, or damaged") from error
     about = content if isinstance(content, dict) else {}
     weights = _find_weights(content)
     if weights is None:

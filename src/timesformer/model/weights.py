@@ -55,7 +55,14 @@ def load_model(
         raise ValueError(f"resize={resize!r} is not one of bicubic, nearest")
     try:
         stored = _read(source, overrides)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:  # of a configuration that is odd
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # of a configuration that is odd
         raise WeightsError(f"{source}: its configuration is not understood: {error}") from error
     entry = published(source)
     if entry and not stored.preprocessing:
@@ -75,9 +82,11 @@ def load_model(
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
             del weights[name]
     if classes is not None:
-        model.classes = _class_names(classes)
+        model.classes = class_names(classes)
     if model.classes is not None:
         check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
+    if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
+        raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
     if stored.preprocessing:
         sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
         asked = {name: size for name, size in sizes.items() if name in overrides}
@@ -130,9 +139,9 @@ def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     if formats.is_huggingface(about):
         return formats.from_huggingface(str(folder), read_tensors(file)[0], about)
     kind = about.get("model_type", about.get("architecture")) if isinstance(about, dict) else None
-    raise WeightsError(
-        f"{folder}: its config.json is of {f'a {kind} model' if kind else 'another program'}, not of a TimeSformer"
-    )
+    hint = " (an image model to start from: init_from_vit)" if kind in ("vit", "deit", "dinov2") else ""
+    what = f"a {kind} model" if kind else "another program"
+    raise WeightsError(f"{folder}: its config.json is of {what}, not of a TimeSformer{hint}")
 
 
 def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:
@@ -144,7 +153,8 @@ def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:
     return None
 
 
-def _class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Names as given, or those in a text file, one a line; WeightsError where that can't be read."""
     if not isinstance(classes, str | Path):
         return tuple(classes)
     try:
@@ -216,6 +226,12 @@ def convert(
     """
     model = load_model(source, **options)
     destination = Path(destination)
+    if to != "released" and destination.exists():
+        ours = {"config.json", "model.safetensors", "preprocessor_config.json"}
+        if not destination.is_dir() or {path.name for path in destination.iterdir()} - ours:
+            raise WeightsError(
+                f"{destination}: there is something else; name a new folder, or one of a model to replace"
+            )
     if to == "timesformer":
         model.save_pretrained(destination)
     elif to == "huggingface":

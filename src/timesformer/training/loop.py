@@ -255,9 +255,7 @@ def _read_states(checkpoint: Path, run: dict[str, Any]) -> tuple[Progress, dict[
         progress, states = load_checkpoint(checkpoint)
         then, _, _ = states["run"], states["architecture"], states["config"]
     except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(
-            f"{checkpoint} can't be read ({error}): remove {checkpoint.parent} to start anew"
-        ) from error
+        raise TrainingError(f"{checkpoint} can't be read ({error}): remove it to start anew") from error
     _check_same_run(checkpoint, then, run)
     return progress, states
 

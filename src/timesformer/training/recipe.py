@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import json
 import math
 import os
@@ -151,6 +152,16 @@ class Recipe:
                 raise ValueError(f"{name}={share} must be in [0, 1)")
         if not 0 < self.data.fraction <= 1:
             raise ValueError(f"data.fraction={self.data.fraction} must be in (0, 1]")
+        for name in ("lr", "weight_decay", "layer_decay", "warmup_lr", "min_lr"):
+            if getattr(self.optimizer, name) < 0:
+                raise ValueError(f"optimizer.{name}={getattr(self.optimizer, name)} must be 0 or more")
+        for name in ("label_smoothing", "max_bad_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1]")
+        if not 1 <= self.data.short_side[0] <= self.data.short_side[1]:
+            raise ValueError(f"data.short_side={self.data.short_side} must be two rising numbers from 1 up")
+        if "num_classes" in self.model:
+            raise ValueError(f"model.num_classes={self.model['num_classes']}: the data decide on the classes")
         for name, count in (("seed", self.seed), ("data.workers", self.data.workers)):
             if count < 0:
                 raise ValueError(f"{name}={count} must be 0 or more")
@@ -186,7 +197,10 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
         key, equals, value = setting.partition("=")
         if not equals:
             raise RecipeError(f"setting {setting!r} is not of the form key=value")
+        _check_key(key)
         changes.append(f"--{key}={value}")
+        if key == "epochs" and not any(other.startswith("steps=") for other in settings):
+            changes.append("--steps=null")  # of the recipe, which would come before
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe)
     try:
@@ -195,6 +209,18 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
         return Recipe(**vars(parser.instantiate(config)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+
+
+def _check_key(key: str) -> None:
+    top = {field.name for field in dataclasses.fields(Recipe)}
+    parts = {"data": DataRecipe, "optimizer": OptimizerRecipe}
+    known = top | {f"{part}.{field.name}" for part, kind in parts.items() for field in dataclasses.fields(kind)}
+    if key not in known and not key.startswith("model."):
+        by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+        close = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, 1)
+        raise RecipeError(
+            f"setting {key!r} is not in a recipe{f': did you mean {by_last[close[0]]}?' if close else ''}"
+        )
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -167,7 +167,7 @@ class Vocabulary:
         name = self.names.get(token)
         if name in self._index:
             return self._index[name]
-        allowed = [token for token, name in self.names.items() if name in self._index]
+        allowed = [token for token, name in self.names.items() if name in self._index] or list(self.classes)
         shown = ", ".join(allowed[:6]) + (f", ... ({len(allowed)} in all)" if len(allowed) > 6 else "")
         raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {shown}")
 
@@ -177,10 +177,19 @@ class Vocabulary:
 
 
 def write_list(file: Path, videos: VideoList) -> None:
-    """Write a list that `read_videos` reads, given the same `classes`: absolute paths and integer labels."""
-    with replace_file(file) as new:
-        lines = [f'"{os.path.abspath(item.path)}",{" ".join(map(str, item.labels))}\n' for item in videos.items]
-        new.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    """Write a list that `read_videos` reads: absolute paths and the names of the labels.
+
+    Where names are numbers, which would be read as indices, it is the indices that are written.
+    """
+    by_index = any(_is_integer(name) for name in videos.classes)
+    with (
+        replace_file(file) as new,
+        new.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+    ):
+        rows = csv.writer(out, quoting=csv.QUOTE_ALL)
+        for item in videos.items:
+            labels = [str(label) if by_index else videos.classes[label] for label in item.labels]
+            rows.writerow([os.path.abspath(item.path), *labels])
 
 
 def find_entries(source: Path) -> dict[str, list[Entry]]:
