@@ -1,18 +1,63 @@
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import torch
 
 import timesformer
+from timesformer import models
 from timesformer.training.recipe import Recipe, RecipeError, load_recipe, recipe_names, recipe_yaml
+
+RECIPES = Path(str(files("timesformer.training"))) / "recipes"
 
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_that_come_with_the_package_are_valid(name: str) -> None:
     recipe = load_recipe(name)
     options = dict(recipe.model)
-    timesformer.create_model(options.pop("name", "timesformer_tiny"), **{**options, "depth": 1, "num_classes": 2})
+    with torch.device("meta"):
+        model = models.create(options.pop("name", "timesformer_base"), **options)
+    if recipe.init_from_image:
+        assert isinstance(model, timesformer.TimeSformer)
+        assert recipe.init_from_image.startswith("timm/vit_")
+    head = (RECIPES / f"{name}.yaml").read_text().splitlines()
+    comments = " ".join(line for line in head if line.startswith("#"))
+    assert f"--recipe {name}" in comments or name == "demo"
+    assert "Cost" in comments
+    assert re.search(r"[Ss]core|top-1", comments) or name in ("finetune", "scratch")  # for data of all kinds
+
+
+def test_every_row_of_the_paper_that_is_trained_has_a_recipe() -> None:
+    rows = {name.split("/")[0] for name in recipe_names() if "/" in name}
+    assert rows == {*(f"table{number}" for number in range(1, 9)), "figure4", "figure5", "figure6", "section4.7"}
+    scores = {}
+    for name in recipe_names():
+        text = (RECIPES / f"{name}.yaml").read_text()
+        if match := re.search(r"Expected top-1: ([\d.]+) %", text):
+            scores[name] = float(match[1])
+    assert scores["table1/ssv2_axial"] == 56.2
+    assert scores["table3/k400_long_in21k"] == 80.7
+    assert scores["table8/timesformer_96f"] == 62.6
+    assert load_recipe("table1/ssv2_axial").model["attention"] == "axial"
+    assert load_recipe("table1/ssv2_axial").data.flip == 0
+    assert load_recipe("table3/k400_long_in1k").data.stride == 4
+    assert load_recipe("table7/diving48_hr").model["image_size"] == 448
+
+
+def test_a_recipe_on_top_of_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: paper\nmodel: {num_frames: 4}\nepochs: 2\n")
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    assert recipe.model == {**load_recipe("paper").model, "num_frames": 4}
+    assert (recipe.epochs, recipe.optimizer) == (2, load_recipe("paper").optimizer)
+    (tmp_path / "loop.yaml").write_text(f"base: {tmp_path / 'loop.yaml'}\n")
+    with pytest.raises(RecipeError, match="it is its own base"):
+        load_recipe(str(tmp_path / "loop.yaml"))
+    (tmp_path / "text.yaml").write_text("words")
+    with pytest.raises(RecipeError, match="it holds no keys and values"):
+        load_recipe(str(tmp_path / "text.yaml"))
 
 
 def test_there_are_the_named_ones() -> None:

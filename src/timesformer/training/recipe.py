@@ -169,29 +169,28 @@ class Recipe:
             raise ValueError(f"ema={self.ema} must be in [0, 1)")
 
 
+_RECIPES = Path(str(files("timesformer.training"))) / "recipes"
+
+
 class RecipeError(ValueError):
     """A recipe that does not exist, or a value in it that is not allowed."""
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    folder = files("timesformer.training") / "recipes"
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    """The recipes that come with the package; those of the paper's rows are `table1/k400_axial` and the like."""
+    return sorted(file.relative_to(_RECIPES).with_suffix("").as_posix() for file in _RECIPES.rglob("*.yaml"))
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
     Args:
-        name: one of `recipe_names()`, or the path of a YAML file.
+        name: one of `recipe_names()`, or the path of a YAML file, in which `base: NAME` is the recipe that it changes.
         settings: changes, each `key=value` with dots between levels, such as `optimizer.lr=0.01`.
 
     Raises:
         RecipeError: an unknown recipe or key, or a value of the wrong type.
     """
-    path = files("timesformer.training") / "recipes" / f"{name}.yaml" if name in recipe_names() else Path(name)
-    if not path.is_file():
-        raise RecipeError(f"recipe {name!r} is neither a file nor one of {', '.join(recipe_names())}")
     changes = []
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -204,11 +203,37 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe)
     try:
-        config = parser.parse_string(path.read_text(encoding="utf-8"))
+        config = parser.parse_object(_read_recipe(name))
         config = parser.parse_args(changes, namespace=config)
         return Recipe(**vars(parser.instantiate(config)))
     except (argparse.ArgumentError, ValueError, TypeError) as error:
         raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+
+
+def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The content of a recipe's file, on top of that of its base."""
+    path = _RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
+    if not path.is_file():
+        general = [known for known in recipe_names() if "/" not in known]
+        raise RecipeError(f"recipe {name!r} is neither a file nor one of {', '.join(general)}, or of a table's rows")
+    if name in above:
+        raise RecipeError(f"recipe {name}: it is its own base")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"recipe {name}: it holds no keys and values")
+    base = content.pop("base", None)
+    return _merge(_read_recipe(base, (*above, name)), content) if base else content
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
 
 
 def _check_key(key: str) -> None:
