@@ -248,8 +248,7 @@ def _train(args: argparse.Namespace) -> int:
     from timesformer.display import TrainingDisplay
     from timesformer.training.loop import train
     from timesformer.training.recipe import load_recipe, recipe_yaml
-    from timesformer.video.benchmarks import take_fraction
-    from timesformer.video.datasets import splits, write_list
+    from timesformer.video.datasets import splits, take_fraction, write_list
 
     saved = args.out / "recipe.yaml"
     name = args.recipe or (str(saved) if args.resume and saved.exists() else _default_recipe(args.set))

@@ -16,9 +16,8 @@ from timesformer.video.benchmarks import (
     benchmark_name,
     benchmark_splits,
     read_benchmark,
-    take_fraction,
 )
-from timesformer.video.datasets import DataError, VideoItem, VideoList
+from timesformer.video.datasets import DataError, VideoItem, VideoList, take_fraction
 
 
 def put(folder: Path, name: str, content: object) -> None:

@@ -37,9 +37,8 @@ from timesformer.model.timesformer import TimeSformer
 from timesformer.training.checkpoint import Progress, WeightAverage, load_checkpoint, save_checkpoint
 from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
 from timesformer.training.recipe import Recipe, recipe_yaml
-from timesformer.video.benchmarks import take_fraction
 from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load, write_bad_videos
-from timesformer.video.datasets import VideoList
+from timesformer.video.datasets import VideoList, take_fraction
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform, mixup_cutmix
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -141,6 +141,30 @@ def hold_out(videos: VideoList, fraction: float, seed: int) -> tuple[VideoList, 
                 room[label] -= 1
     rest = tuple(item for at, item in enumerate(videos.items) if at not in held)
     return replace(videos, items=rest), replace(videos, items=tuple(videos.items[at] for at in sorted(held)))
+
+
+def take_fraction(videos: VideoList, fraction: float, seed: int) -> VideoList:
+    """A random part of the videos in their old order, as for Figure 4; a larger fraction holds the smaller ones.
+
+    Of each class `fraction` of its videos is kept, rounded, but one at least. Of videos with several labels, those
+    that have the same rarest class are such a group, and each class still keeps one. Raises ValueError unless
+    0 < fraction <= 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: {fraction} is outside 0 < fraction <= 1")
+    sizes = Counter(label for item in videos.items for label in item.labels)
+    groups: dict[int, list[int]] = defaultdict(list)
+    covered: set[int] = set()
+    kept: set[int] = set()
+    for at in np.random.default_rng(seed).permutation(len(videos.items)).tolist():
+        labels = videos.items[at].labels
+        if not covered.issuperset(labels):
+            kept.add(at)
+            covered.update(labels)
+        groups[min(labels, key=lambda label: (sizes[label], label), default=-1)].append(at)
+    for group in groups.values():
+        kept.update(group[: round(len(group) * fraction)])
+    return replace(videos, items=tuple(videos.items[at] for at in sorted(kept)))
 
 
 @dataclass(frozen=True)
