@@ -134,9 +134,21 @@ class Lookup:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
         table = self.table(grid["t"], grid["h"], grid["w"], q.device)
-        outs = [attend(_take(q, queries), _take(k, keys), _take(v, keys), num_heads) for queries, keys in table]
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # once, and not for every taking
+        outs = []
+        for queries, keys in table:
+            # On a CPU a few groups at a time, so that what is taken is still in the cache when it is used.
+            groups = (
+                max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2])) if q.device.type == "cpu" else len(keys)
+            )
+            for some, theirs in zip(queries.split(groups), keys.split(groups), strict=True):
+                out = attend(_take(q, some), _take(k, theirs), _take(v, theirs), num_heads)
+                outs.append(rearrange(out, "(b g) n d -> b (g n) d", b=len(q)))
         order = torch.cat([queries.flatten() for queries, _ in table]).argsort()
-        return torch.cat([rearrange(out, "(b g) n d -> b (g n) d", b=len(q)) for out in outs], dim=1)[:, order]
+        return torch.cat(outs, dim=1)[:, order]
+
+
+_CACHED = 2**22  # elements
 
 
 def _take(x: Tensor, indices: Tensor) -> Tensor:
