@@ -27,7 +27,7 @@ def test_recipes_that_come_with_the_package_are_valid(name: str) -> None:
     comments = " ".join(line for line in head if line.startswith("#"))
     assert f"--recipe {name}" in comments or name == "demo"
     assert "Cost" in comments
-    assert re.search(r"[Ss]core|top-1", comments) or name in ("finetune", "scratch")  # for data of all kinds
+    assert re.search(r"[Ss]core|top-1", comments) or name == "finetune"  # which is for data of all kinds
 
 
 def test_every_row_of_the_paper_that_is_trained_has_a_recipe() -> None:
