@@ -188,7 +188,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clips", type=_clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
     )
-    parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip")
+    parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)")
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:

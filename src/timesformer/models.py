@@ -19,7 +19,15 @@ from timesformer.model.image_init import LoadReport, init_from_vit
 from timesformer.model.tensors import WeightsError, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.variants import VARIANTS, create_model
-from timesformer.model.weights import check_classes, check_shapes, class_names, load_model, model_folder
+from timesformer.model.weights import (
+    check_classes,
+    check_shapes,
+    class_names,
+    load_model,
+    model_folder,
+    preprocessing_for,
+    with_head_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +85,9 @@ def _load_baseline(folder: Path, about: dict[str, Any], overrides: dict[str, Any
         model.multi_label = bool(about.get("multi_label"))
     else:
         logger.warning("%s: head not loaded: it has %d classes, not %d", folder, own.num_classes, config.num_classes)
-        heads = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")} | heads
+        weights = with_head_of(model, weights)
     if about.get("preprocessing"):
-        sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
-        asked = {name: size for name, size in sizes.items() if name in overrides}
-        model.preprocessing = {**about["preprocessing"], **asked}
+        model.preprocessing = preprocessing_for(config, about["preprocessing"], overrides)
     check_shapes(weights, model, str(folder))
     model.load_state_dict(weights)
     return model.eval()

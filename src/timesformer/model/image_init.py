@@ -18,7 +18,7 @@ from timesformer.model.formats import read_json
 from timesformer.model.hub import download, looks_like_hub_id
 from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
-from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions
+from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
     """
     path = Path(source)
     if path.is_dir():
-        files = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not files:
+        file = weights_file(path)
+        if not file:
             raise WeightsError(f"{path}: no {' or '.join(WEIGHT_FILES)} in this folder")
-        path = files[0]
+        path = file
     elif not path.is_file():
         if not looks_like_hub_id(source):
             raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")

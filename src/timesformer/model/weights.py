@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from timesformer.files import replace_file, write_json
 from timesformer.model import formats
 from timesformer.model.attention import Grid
+from timesformer.model.base import VideoConfig
 from timesformer.model.formats import Stored
 from timesformer.model.hub import CATALOGUE, download, looks_like_hub_id, published
 from timesformer.model.tensors import WeightsError, read_tensors
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 Resize = Literal["bicubic", "nearest"]
+# What reading a configuration of the wrong kind ends in.
+_ODD_CONFIGURATION = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
 
 
 def load_model(
@@ -55,14 +58,7 @@ def load_model(
         raise ValueError(f"resize={resize!r} is not one of bicubic, nearest")
     try:
         stored = _read(source, overrides)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        ArithmeticError,
-    ) as error:  # of a configuration that is odd
+    except _ODD_CONFIGURATION as error:
         raise WeightsError(f"{source}: its configuration is not understood: {error}") from error
     entry = published(source)
     if entry and not stored.preprocessing:
@@ -75,8 +71,7 @@ def load_model(
         model.multi_label = stored.multi_label
     else:
         logger.warning("%s: head not loaded: %s", stored.source, misfit)
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-        weights |= {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+        weights = with_head_of(model, weights)
     for name in sorted(weights.keys() - model.state_dict().keys()):
         if not name.startswith(("blocks.", "head.")):
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
@@ -88,9 +83,7 @@ def load_model(
     if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
         raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
     if stored.preprocessing:
-        sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
-        asked = {name: size for name, size in sizes.items() if name in overrides}
-        model.preprocessing = {**sizes, **stored.preprocessing, **asked}
+        model.preprocessing = preprocessing_for(config, stored.preprocessing, overrides)
     own = stored.config.grid
     places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
     if places is not None and places != 1 + own["h"] * own["w"]:
@@ -129,9 +122,14 @@ def model_folder(path: Path) -> Path | None:
     return next((folder for folder in (path, path / "best", path / "last") if (folder / "config.json").is_file()), None)
 
 
+def weights_file(folder: Path) -> Path | None:
+    """The file of weights in a folder, safetensors first."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
 def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     about = formats.read_json(folder / "config.json")
-    file = file or next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    file = file or weights_file(folder)
     if not file:
         raise WeightsError(f"{folder}: it has a config.json but no {' or '.join(WEIGHT_FILES)}")
     if isinstance(about, dict) and "model" in about:
@@ -142,6 +140,18 @@ def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     hint = " (an image model to start from: init_from_vit)" if kind in ("vit", "deit", "dinov2") else ""
     what = f"a {kind} model" if kind else "another program"
     raise WeightsError(f"{folder}: its config.json is of {what}, not of a TimeSformer{hint}")
+
+
+def with_head_of(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with the head that a model has in place of theirs."""
+    heads = {name: value for name, value in model.state_dict().items() if name.startswith("head.")}
+    return {name: value for name, value in weights.items() if not name.startswith("head.")} | heads
+
+
+def preprocessing_for(config: VideoConfig, said: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """A model's preprocessing as it was `said`, at the sizes that are asked for."""
+    sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
+    return {**sizes, **said, **{name: size for name, size in sizes.items() if name in overrides}}
 
 
 def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:
