@@ -111,8 +111,9 @@ def _parser() -> argparse.ArgumentParser:
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
-        "names", nargs="+", metavar="NAME", help="table1, table4, section4.7, figure2, figure3, or all"
-    )
+        "names", nargs="+", metavar="NAME",
+        help="table1 to table8, figure2 to figure8, section4.7, inference-time, all; budget (with --data)",
+    )  # fmt: skip
     reproduce.add_argument("--scale", choices=["mini", "full"], default="mini", help="(default: %(default)s)")
     reproduce.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)")
     reproduce.add_argument("--seeds", type=_count, help="how often each part is done (default: 3, in full 1)")
@@ -120,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", nargs="+", default=[], metavar="DIR|NAME=DIR",
         help="a labelled folder of your own (mini), or the paper's data sets, as in k400=DIR ssv2=DIR (full)",
     )  # fmt: skip
+    reproduce.add_argument(
+        "--processes", type=_count, help="trainings at a time (default: one a GPU, or in miniature one a core)"
+    )
 
     convert = command("convert", _convert, "write a model in another format")
     convert.add_argument("source", metavar="SRC", help=MODEL_HELP)
@@ -424,40 +428,24 @@ def _profile(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from timesformer.explain.schemes import draw_schemes
-    from timesformer.model.variants import VARIANTS
-    from timesformer.profiling import draw_sweep, sweep
-    from timesformer.reproduce.experiments import EXPERIMENTS
-    from timesformer.reproduce.report import markdown, write_report
-    from timesformer.reproduce.run import full_parts, mini_parts, run
+    from timesformer.reproduce.reproduce import Plan, names_of, reproduce
 
-    known = [*EXPERIMENTS, "figure2", "figure3"]
-    names = known if "all" in args.names else args.names
-    for name in names:
-        if name not in known:
-            raise ValueError(f"experiment {name!r} is not one of {', '.join(known)}, all")
-    seeds = range(args.seeds or (3 if args.scale == "mini" else 1))
-    full = args.scale == "full"
-    for name in names:
-        if name == "figure2":
-            draw_schemes(args.out / "figure2.png")
-        elif name == "figure3":
-            base = VARIANTS["timesformer_base"]
-            for option, values in (("frames", (8, 32, 64, 96)), ("size", (224, 336, 448, 560))):
-                kind: Literal["frames", "size"] = "frames" if option == "frames" else "size"
-                draw_sweep(sweep(base, kind, values), kind, args.out / f"figure3_{option}.png")
-        else:
-            experiment = EXPERIMENTS[name]()
-            if full:
-                folders = dict(text.split("=", 1) for text in args.data if "=" in text)
-                parts = full_parts(experiment, {key: Path(folder) for key, folder in folders.items()}, seeds)
-            else:
-                parts = mini_parts(experiment, args.out, seeds, Path(args.data[0]) if args.data else None)
-            results = run(experiment, parts, args.out, lambda line: console.print(line, soft_wrap=True))
-            command = f"timesformer reproduce {name} --scale {args.scale} --seeds {len(seeds)}"
-            write_report(experiment, results, args.out, command)
-            print(markdown(experiment, results, command))
-    console.print(f"written: {args.out}")
+    named = dict(text.split("=", 1) for text in args.data if "=" in text)
+    own = [text for text in args.data if "=" not in text]
+    if (args.scale == "full" and own) or (args.scale == "mini" and (named or len(own) > 1)):
+        raise ValueError(f"--data {' '.join(args.data)}: one folder in miniature, NAME=DIR of the paper's data in full")
+    plan = Plan(
+        args.out,
+        args.scale,
+        seeds=args.seeds,
+        data=Path(own[0]) if own else None,
+        full_data={name: Path(folder) for name, folder in named.items()},
+        processes=args.processes,
+        say=lambda line: console.print(line, soft_wrap=True),
+    )
+    for name in names_of(args.names):
+        print(reproduce(name, plan))
+    console.print(f"written: {args.out / 'results.md'}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import subprocess
@@ -15,9 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer.files import save_figure
 from timesformer.model.attention import SCHEMES
+from timesformer.model.base import VideoModel
 from timesformer.model.costs import count_macs, count_parameters
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 
@@ -109,6 +112,20 @@ def profile(config: ModelConfig, *, measure: bool = True, dtype: Dtype = "float3
     return Profile(
         config, sum(parameters.values()), sum(macs.values()), count_activations(config), parameters, macs, measured
     )
+
+
+def count(model: VideoModel, image_size: int | None = None) -> tuple[int, int]:
+    """Parameters of a model, and its multiply-accumulates for a clip; of frames of another size, if one is given."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    config = model.config
+    if isinstance(config, ModelConfig):
+        config = config.replace(image_size=image_size or config.image_size)
+        return parameters, sum(count_macs(config).values())
+    height, width = (image_size, image_size) if image_size else config.frame_size
+    model = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, config.in_channels, config.num_frames, height, width, device="meta"))
+    return parameters, counter.get_total_flops() // 2
 
 
 def count_activations(config: ModelConfig) -> int:

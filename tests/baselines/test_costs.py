@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer.baselines import create_baseline
 from timesformer.model.base import VideoModel
+from timesformer.profiling import count
 
 
 def on_paper(name: str) -> VideoModel:
@@ -16,10 +16,7 @@ def on_paper(name: str) -> VideoModel:
 
 
 def macs(model: VideoModel, size: int) -> int:
-    clip = torch.empty(1, 3, model.config.num_frames, size, size, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(clip)
-    return counter.get_total_flops() // 2
+    return count(model, size)[1]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
+import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,64 +20,121 @@ import torch
 
 from timesformer import models
 from timesformer.evaluation.evaluate import evaluate
-from timesformer.evaluation.protocols import PROTOCOLS
 from timesformer.files import write_json
 from timesformer.predictor import VideoClassifier
-from timesformer.reproduce.experiment import Experiment, Results
+from timesformer.profiling import count
+from timesformer.reproduce.experiment import TASKS, Experiment, Outcome, Results, Test, Training
 from timesformer.training.loop import train
-from timesformer.training.recipe import load_recipe
+from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.video.datasets import read_videos
 from timesformer.video.synthetic import Task, write_dataset
+
+# An image model as wide as the base of recipe `mini`.
+_IMAGE_MODEL = ("model.name=image_vit_base", "model.num_frames=1", "epochs=10")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One training and test."""
+    """One training.
+
+    Attributes:
+        recipe, settings, seed: what is trained.
+        data: on which videos.
+        folder: where it is kept; parts of different experiments that come to the same have the same.
+        start: the image model that it starts from.
+    """
+
+    recipe: str
+    settings: tuple[str, ...]
+    seed: int
+    data: Path
+    out: Path
+    start: Part | None = None
+
+    def load_recipe(self) -> Recipe:
+        start = [f"init_from_image={self.start.folder / 'run' / 'last'}"] if self.start else []
+        return load_recipe(self.recipe, [*self.settings, f"seed={self.seed}", *start])
+
+    @cached_property
+    def folder(self) -> Path:
+        recipe = asdict(self.load_recipe())
+        options, _ = recipe.pop("model"), recipe.pop("init_from_image") if self.start else None
+        with torch.device("meta"):
+            model = models.create(options.pop("name", "timesformer_base"), **options)
+        data = self.data.relative_to(self.out) if self.data.is_relative_to(self.out) else self.data.absolute()
+        start = self.start.folder.name if self.start else ""
+        told = json.dumps([model.architecture, asdict(model.config), recipe, str(data), start])
+        return self.out / "parts" / hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of an experiment, and how it is tested: what it is for.
+
+    Attributes:
+        row, column: of the experiment.
+        part, test: what is done.
+    """
 
     row: str
     column: str
-    seed: int
-    recipe: str
-    settings: tuple[str, ...]
-    data: Path
+    part: Part
+    test: Test
 
-    def folder(self, out: Path) -> Path:
-        """Where it is kept: parts of different experiments that come to the same are one."""
-        recipe = asdict(load_recipe(self.recipe, [*self.settings, f"seed={self.seed}"]))
-        options = recipe.pop("model")
-        with torch.device("meta"):
-            model = models.create(options.pop("name", "timesformer_base"), **options)
-        told = json.dumps([model.architecture, asdict(model.config), recipe, str(self.data)])
-        return out / "parts" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    def __str__(self) -> str:
+        return f"{self.row} on {self.part.data.name}, seed {self.part.seed}"
+
+    @property
+    def file(self) -> Path:
+        """Where the outcome is kept."""
+        views = f"{self.test.clips}x{self.test.crops}"
+        return self.part.folder / f"test_{views}{f'_{self.test.image_size}px' if self.test.image_size else ''}.json"
 
 
-def mini_parts(experiment: Experiment, out: Path, seeds: Sequence[int], data: Path | None = None) -> list[Part]:
-    """The parts of an experiment in miniature; with `data`, on a labelled folder of one's own as well."""
-    folders = {column: out / "data" / task for column, task in experiment.columns.items()}
+def mini_jobs(experiment: Experiment, out: Path, seeds: Sequence[int], data: Path | None = None) -> list[Job]:
+    """What an experiment is in miniature; with `data`, on a labelled folder of one's own as well.
+
+    Raises:
+        ValueError: an experiment without generated data, and no data given.
+    """
+    folders = {column: out / "data" / TASKS[column] for column in experiment.columns}
     if data:
         folders[data.name] = data
+    if not folders:
+        raise ValueError(f"{experiment.name} is of videos of your own: --data DIR")
     return [
-        Part(row.name, column, seed, "mini", row.settings, folder)
+        Job(row.name, column, _mini_part(row.mini, seed, folder, out), row.test)
         for row in experiment.rows
+        if row.mini
         for column, folder in folders.items()
         for seed in seeds
     ]
 
 
-def full_parts(experiment: Experiment, data: Mapping[str, Path], seeds: Sequence[int]) -> list[Part]:
-    """The parts of an experiment as the paper has it, on those of its data sets that are there.
+def _mini_part(training: Training, seed: int, data: Path, out: Path) -> Part:
+    start = None
+    if training.images:
+        settings = (*_IMAGE_MODEL, f"data.fraction={training.images}")
+        start = Part("mini", settings, seed, out / "data" / "shapes", out)
+    return Part(training.recipe, training.settings, seed, data, out, start)
+
+
+def full_jobs(experiment: Experiment, data: Mapping[str, Path], out: Path, seeds: Sequence[int]) -> list[Job]:
+    """What an experiment is as the paper has it, on those of its data sets that are there.
 
     Raises:
         ValueError: none of them, or one that the experiment does not have.
     """
     known = list(dict.fromkeys(column for row in experiment.rows for column in row.full))
+    if not known:
+        raise ValueError(f"{experiment.name} has no full scale: the paper has no such experiment")
     for column in data:
         if column not in known:
             raise ValueError(f"{experiment.name}: data set {column!r} is not one of {', '.join(known)}")
     if not data:
         raise ValueError(f"{experiment.name} in full needs data: --data {known[0]}=DIR")
     return [
-        Part(row.name, column, seed, row.full[column], (), folder)
+        Job(row.name, column, Part(row.full[column], (), seed, folder, out), row.full_test)
         for row in experiment.rows
         for column, folder in data.items()
         if column in row.full
@@ -83,49 +146,140 @@ def write_tasks(parts: Sequence[Part], out: Path) -> None:
     """The generated data of some parts, where they are not there yet."""
     for task in get_args(Task):
         folder = out / "data" / task
-        if not folder.exists() and any(part.data == folder for part in parts):
-            write_dataset(folder, task, train=800, val=0, test=160)
+        if not folder.exists() and any(folder in (part.data, part.start and part.start.data) for part in parts):
+            write_dataset(folder, task, train=800, val=0, test=160, num_frames=64 if task == "steps" else 32)
 
 
 def run(
-    experiment: Experiment, parts: Sequence[Part], out: Path, on_part: Callable[[str], None] = lambda line: None
+    experiment: Experiment,
+    jobs: Sequence[Job],
+    out: Path,
+    processes: int = 1,
+    on_job: Callable[[str], None] = lambda line: None,
 ) -> Results:
-    """Train and test what is not done yet.
+    """Do what is not done yet.
 
     Args:
         experiment: what it is for.
-        parts: what to do; generated data that they need are written first.
+        jobs: what to do; generated data that they need are written first.
         out: folder for data, parts and results.
-        on_part: called with a line after each part.
+        processes: how many trainings go on at a time; each has its share of the CPU's cores, or a GPU of its own.
+        on_job: called with a line after each job, as they end.
     """
-    write_tasks(parts, out)
-    scores: dict[tuple[str, str], list[float]] = {}
-    for number, part in enumerate(parts, 1):
-        started = time.monotonic()
-        result = run_part(part, out)
-        scores.setdefault((part.row, part.column), []).append(result["top1"])
-        what = f"{experiment.name} {number}/{len(parts)}: {part.row} on {part.data.name}, seed {part.seed}"
-        on_part(f"{what}: {result['top1']:.1f} %  ({time.monotonic() - started:.0f} s)")
-    return Results(scores)
+    write_tasks([job.part for job in jobs], out)
+    with _pool(processes) as do:
+        starts = {job.part.start.folder: job.part.start for job in jobs if job.part.start}
+        for _ in do([(start, ()) for start in starts.values()]):
+            pass
+        tests: dict[Path, list[Job]] = {}
+        for job in jobs:
+            tests.setdefault(job.part.folder, []).append(job)
+        done = 0
+        work = [(same[0].part, tuple(dict.fromkeys(job.test for job in same))) for same in tests.values()]
+        for part, seconds in do(work):
+            for job in tests[part.folder]:
+                done += 1
+                top1 = _read_outcome(job.file).top1
+                on_job(f"{experiment.name} {done}/{len(jobs)}: {job}: {top1:.1f} %  ({seconds:.0f} s)")
+    outcomes: dict[tuple[str, str], list[Outcome]] = {}
+    for job in jobs:
+        outcomes.setdefault((job.row, job.column), []).append(_read_outcome(job.file))
+    return Results(outcomes)
 
 
-def run_part(part: Part, out: Path) -> dict[str, Any]:
-    """The figures of one part, trained and tested if need be: `top1` in percent."""
-    folder = part.folder(out)
-    done = folder / "result.json"
-    if done.exists():
-        result: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return result
-    settings = [*part.settings, f"seed={part.seed}"]
+Work = tuple[Part, tuple[Test, ...]]
+
+
+@contextmanager
+def _pool(processes: int) -> Iterator[Callable[[Sequence[Work]], Iterator[tuple[Part, float]]]]:
+    """A function that does work in several processes, or in this one, and yields each part when it is done."""
+    if processes == 1:
+        yield lambda work: (_do(part, tests) for part, tests in work)
+        return
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for place in range(processes):
+        places.put(place)
+    pool = ProcessPoolExecutor(processes, context, _take_place, (places, processes))
+
+    def do(work: Sequence[Work]) -> Iterator[tuple[Part, float]]:
+        for future in as_completed([pool.submit(_do, part, tests) for part, tests in work]):
+            yield future.result()
+
+    try:
+        yield do
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _take_place(places: Any, processes: int) -> None:
+    """The process's own GPU, or its share of the cores."""
+    place = places.get()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+
+
+def _do(part: Part, tests: Sequence[Test]) -> tuple[Part, float]:
+    """Train a part and test it, as far as that is not done; with the seconds that it took now."""
+    started = time.monotonic()
+    trained = part.folder / "trained.json"
+    if not trained.exists():
+        _train(part, trained)
+    for test in tests:
+        file = Job("", "", part, test).file
+        if not file.exists():
+            _test(part, test, json.loads(trained.read_text(encoding="utf-8")), file)
+    return part, time.monotonic() - started
+
+
+def _train(part: Part, file: Path) -> None:
+    recipe = part.load_recipe()
     if part.recipe == "mini":
-        settings.append(f"data.cache={out / 'frames'}")
-    recipe = load_recipe(part.recipe, settings)
-    videos = read_videos(part.data, "train")
-    train(videos, folder / "run", recipe, resume=True)
-    classifier = VideoClassifier.from_pretrained(folder / "run")
-    test = read_videos(part.data, "test", classes=videos.classes)
-    paper = PROTOCOLS["paper"]
-    tested = evaluate(classifier.model, test, classifier.preprocessing, clips=paper.clips, crops=1, protocol=paper)
-    result = {"top1": 100 * tested.accuracy, "videos": len(tested.items), **asdict(part), "data": str(part.data)}
-    write_json(done, result)
-    return result
+        recipe.data.cache = str(part.out / "frames")
+    started = time.monotonic()
+    model = train(read_videos(part.data, "train"), part.folder / "run", recipe, resume=True)
+    seconds = time.monotonic() - started
+    parameters, macs = count(model)
+    about = {"recipe": part.recipe, "settings": part.settings, "seed": part.seed, "data": str(part.data)}
+    write_json(file, {**about, "train_seconds": seconds, "parameters": parameters, "macs": macs})
+
+
+def _test(part: Part, test: Test, trained: dict[str, Any], file: Path) -> None:
+    classifier = VideoClassifier.from_pretrained(part.folder / "run")
+    preprocessing = classifier.preprocessing
+    if test.image_size:
+        preprocessing = replace(preprocessing, image_size=test.image_size)
+    videos = read_videos(part.data, "test", classes=classifier.classes)
+    tested = evaluate(classifier.model, videos, preprocessing, clips=test.clips, crops=test.crops)
+    figures = tested.summary()
+    outcome = Outcome(
+        100 * figures["top1"],
+        100 * figures["top5"],
+        len(tested.items),
+        trained["parameters"],
+        trained["macs"],
+        trained["train_seconds"],
+        _seconds_a_view(classifier, preprocessing.image_size),
+    )
+    write_json(file, asdict(outcome))
+
+
+@torch.inference_mode()
+def _seconds_a_view(classifier: VideoClassifier, size: int, repeats: int = 5) -> float:
+    """Median seconds of the model for a clip."""
+    config = classifier.model.config
+    clip = torch.randn(1, config.in_channels, config.num_frames, size, size, device=classifier.device)
+    seconds = []
+    for _ in range(1 + repeats):
+        started = time.perf_counter()
+        classifier.model(clip)
+        if classifier.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def _read_outcome(file: Path) -> Outcome:
+    return Outcome(**json.loads(file.read_text(encoding="utf-8")))

@@ -1,6 +1,6 @@
-"""Small generated datasets of real H.264 files, for demonstrations and tests.
+"""Small generated datasets of real H.264 files, for demonstrations, miniatures of experiments and tests.
 
-Two tasks of eight classes each, which part what a model can see from what it must follow through time:
+Two tasks of eight classes each part what a model can see from what it must follow through time:
 
 `appearance`
     Two shapes in four colours. Every single frame shows the class; the motion is random and says nothing.
@@ -24,6 +24,16 @@ Two tasks of eight classes each, which part what a model can see from what it mu
     frame by itself at a constant quantiser. (A frame known to be the first does tell the lamp's order.)
 
     Mirroring a clip turns right into left, and clockwise into counterclockwise: train without flips.
+
+And two that stand for the paper's other data:
+
+`shapes`
+    As `appearance`, in sixteen classes of other shapes and colours: to train an image model on their frames.
+
+`steps`
+    Long videos. In each of three rows a lamp flashes red and, later, blue, or the other way round, which is the class
+    (2 x 2 x 2). Between the two flashes lie about 8, 22 and 65 % of the video in the upper, middle and lower row: so a
+    clip must span as much to tell a row's order, however many shorter clips are looked at.
 """
 
 from __future__ import annotations
@@ -31,7 +41,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
@@ -40,25 +50,33 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-Task = Literal["appearance", "motion"]
+Task = Literal["appearance", "motion", "shapes", "steps"]
 Frames = NDArray[np.uint8]  # (F, H, W, 3) RGB
 Floats = NDArray[np.floating]
 
 RED, BLUE = (235.0, 40.0, 40.0), (50.0, 80.0, 245.0)
 
-_COLOURS = {"red": RED, "blue": BLUE, "green": (40.0, 200.0, 60.0), "yellow": (240.0, 210.0, 50.0)}
-_SHAPES = ("disc", "cross")
+_COLOURS = {
+    "red": RED, "blue": BLUE, "green": (40.0, 200.0, 60.0), "yellow": (240.0, 210.0, 50.0),
+    "orange": (240.0, 140.0, 30.0), "cyan": (40.0, 210.0, 220.0), "magenta": (220.0, 50.0, 200.0),
+    "white": (235.0, 235.0, 235.0),
+}  # fmt: skip
+
+
+def _names(*choices: Sequence[str]) -> tuple[str, ...]:
+    return tuple("_".join(names) for names in itertools.product(*choices))
+
+
 _CLASSES: dict[str, tuple[str, ...]] = {
-    "appearance": tuple(f"{colour}_{shape}" for colour, shape in itertools.product(_COLOURS, _SHAPES)),
-    "motion": tuple(
-        "_".join(names)
-        for names in itertools.product(("right", "left"), ("clockwise", "counterclockwise"), ("redfirst", "bluefirst"))
-    ),
+    "appearance": _names(("red", "blue", "green", "yellow"), ("disc", "cross")),
+    "motion": _names(("right", "left"), ("clockwise", "counterclockwise"), ("redfirst", "bluefirst")),
+    "shapes": _names(("orange", "cyan", "magenta", "white"), ("ring", "square", "diamond", "bar")),
+    "steps": _names(*[[f"{row}red", f"{row}blue"] for row in ("upper", "middle", "lower")]),
 }
 
 
 def class_names(task: Task) -> tuple[str, ...]:
-    """The eight class names of a task, in the order of the labels. Raises ValueError for an unknown task."""
+    """The class names of a task, in the order of the labels. Raises ValueError for an unknown task."""
     if task not in _CLASSES:
         raise ValueError(f"task: {task!r} is unknown; allowed: {', '.join(get_args(Task))}")
     return _CLASSES[task]
@@ -70,8 +88,11 @@ def render(task: Task, label: int, rng: np.random.Generator, size: int = 64, num
         raise ValueError(f"label: {label} is outside 0..{len(class_names(task)) - 1}")
     if size < 16 or size % 2 or num_frames < 8:
         raise ValueError(f"size, num_frames: {size}, {num_frames}; allowed: an even size >= 16 and at least 8 frames")
-    draw = _appearance if task == "appearance" else _motion
-    return draw(label, rng, size, num_frames)
+    if task == "motion":
+        return _motion(label, rng, size, num_frames)
+    if task == "steps":
+        return _steps(label, rng, size, num_frames)
+    return _appearance(class_names(task)[label], rng, size, num_frames)
 
 
 def write_dataset(
@@ -140,20 +161,45 @@ def write_video(path: Path, frames: Frames, fps: int) -> None:
         container.mux(stream.encode())
 
 
-def _appearance(label: int, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
-    colour, shape = class_names("appearance")[label].split("_")
+def _appearance(name: str, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
+    colour, shape = name.split("_")
     background = _background(rng, size)
     radius = size * rng.uniform(0.26, 0.32)
     margin = 1.1 * radius + 1  # the shape is never cut off
     first, last = rng.uniform(margin, size - margin, (2, 2))
     x, y = np.linspace(first, last, num_frames).T
     dx, dy = _offsets(size, x, y)
-    if shape == "disc":
-        distance = np.hypot(dx, dy) - radius
-    else:
-        long, short = np.maximum(abs(dx), abs(dy)), np.minimum(abs(dx), abs(dy))
-        distance = np.maximum(long - 1.1 * radius, short - 0.3 * radius)
+    distance = _outline(shape, dx / radius, dy / radius) * radius
     return _expose(rng, background, _soft(distance), _COLOURS[colour])
+
+
+def _outline(shape: str, dx: Floats, dy: Floats) -> Floats:
+    """Distance to a shape's outline, negative inside, from offsets to its middle; all in units of its radius."""
+    long, short = np.maximum(abs(dx), abs(dy)), np.minimum(abs(dx), abs(dy))
+    distances = {
+        "disc": np.hypot(dx, dy) - 1,
+        "cross": np.maximum(long - 1.1, short - 0.3),
+        "ring": abs(np.hypot(dx, dy) - 0.8) - 0.25,
+        "square": long - 0.8,
+        "diamond": (abs(dx) + abs(dy) - 1.1) / np.sqrt(2),
+        "bar": np.maximum(abs(dx) - 1.1, abs(dy) - 0.3),
+    }
+    return np.asarray(distances[shape])
+
+
+def _steps(label: int, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
+    background = _background(rng, size)
+    flash = max(2, num_frames // 24)
+    frames = np.repeat(background[None], num_frames, axis=0)
+    for row, (least, most) in enumerate([(0.06, 0.1), (0.2, 0.25), (0.6, 0.7)]):
+        colours = (RED, BLUE) if not label >> (2 - row) & 1 else (BLUE, RED)
+        apart = flash + round(num_frames * rng.uniform(least, most))
+        first = rng.integers(0, num_frames - apart - flash + 1)
+        x, y = size * rng.uniform(0.2, 0.8, 1), size * np.array([(1 + 2 * row) / 6])
+        mask = _soft(np.hypot(*_offsets(size, x, y)) - size / 7)[0, ..., None]
+        for start, colour in zip((first, first + apart), colours, strict=True):
+            frames[start : start + flash] += mask * (np.array(colour, np.float32) - frames[start : start + flash])
+    return _noisy(rng, frames)
 
 
 def _motion(label: int, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
@@ -236,5 +282,10 @@ def _background(rng: np.random.Generator, size: int) -> Floats:
 def _expose(rng: np.random.Generator, background: Floats, mask: Floats, colour: tuple[float, ...]) -> Frames:
     """Blends `colour` over the background (H, W, 3) by the mask (F, H, W), adds noise: uint8 (F, H, W, 3)."""
     frames = background + mask[..., None] * (np.array(colour, np.float32) - background)
+    return _noisy(rng, frames)
+
+
+def _noisy(rng: np.random.Generator, frames: Floats) -> Frames:
+    """Adds noise to (F, H, W, 3), in place; returns it as uint8."""
     frames += rng.integers(-8, 9, frames.shape, dtype=np.int8)
     return np.clip(frames, 0, 255).astype(np.uint8)

@@ -1,0 +1,32 @@
+"""Table 4: positions that are added to the tokens."""
+
+from __future__ import annotations
+
+from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
+
+_PAPER = {"none": (75.4, 45.8), "space": (77.8, 52.5), "space_time": (78.0, 59.5)}
+
+EXPERIMENT = Experiment(
+    "table4",
+    "Positions",
+    ("k400", "ssv2"),
+    [
+        Row(
+            name,
+            Training((f"model.positions={name}",)),
+            {"k400": k400, "ssv2": ssv2},
+            full={"k400": f"table4/k400_{name}", "ssv2": f"table4/ssv2_{name}"},
+        )
+        for name, (k400, ssv2) in _PAPER.items()
+    ],
+    [
+        Claim(
+            "Where order decides, positions in space are better than none",
+            lambda r: r.mean("space", "ssv2") - r.mean("none", "ssv2"),
+        ),
+        Claim(
+            "Where order decides, positions in space and time are better than in space alone",
+            lambda r: r.mean("space_time", "ssv2") - r.mean("space", "ssv2"),
+        ),
+    ],
+)
