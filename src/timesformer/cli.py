@@ -320,6 +320,14 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from timesformer.distributed import process_group, rank
+
+    with process_group():
+        console.quiet = rank() > 0
+        return _evaluate_share(args, report=rank() == 0)
+
+
+def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
@@ -340,6 +348,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             classifier.model, videos, classifier.preprocessing,
             clips=clips, crops=crops, protocol=protocol, workers=args.workers, on_video=advance,
         )  # fmt: skip
+    if not report:
+        return 0
     if args.out:
         result.write(args.out)
         console.print(f"written: {args.out}")
@@ -428,7 +438,8 @@ def _profile(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
-    from timesformer.reproduce.reproduce import Plan, names_of, reproduce
+    from timesformer.reproduce.plan import Plan
+    from timesformer.reproduce.reproduce import names_of, reproduce
 
     named = dict(text.split("=", 1) for text in args.data if "=" in text)
     own = [text for text in args.data if "=" not in text]

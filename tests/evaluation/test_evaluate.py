@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from torch import nn
 
 import timesformer
 from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.protocols import Clips
 from timesformer.evaluation.views import load_views, view_logits
 from timesformer.predictor import VideoClassifier
 from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
@@ -136,7 +142,7 @@ def test_broken_videos_are_left_out_and_listed(
     assert len(calls) == 17
     assert result.items == videos.items
     assert [bad.path for bad in result.bad] == [str(broken)]
-    assert np.array_equal(result.scores, evaluate(model, videos, PREPROCESSING, workers=0).scores)
+    np.testing.assert_allclose(result.scores, evaluate(model, videos, PREPROCESSING, workers=0).scores, atol=1e-6)
     result.write(tmp_path / "out")
     assert (tmp_path / "out" / "bad_videos.txt").read_text().startswith(f"{broken}\t")
 
@@ -199,3 +205,59 @@ def test_each_frame_is_decoded_once(videos: VideoList, monkeypatch: pytest.Monke
 def test_a_model_without_a_head_classifies_nothing() -> None:
     with pytest.raises(ValueError, match="a model without a head can't classify"):
         VideoClassifier(timesformer.create_model("timesformer_tiny", num_classes=0, depth=1))
+
+
+@pytest.mark.parametrize(("clips", "crops", "batch_size"), [(1, 1, 4), (3, 1, 8), ("cover", 1, 16)])
+def test_several_processes_score_exactly_as_one(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path, clips: Clips, crops: int, batch_size: int
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    items = (*videos.items[:5], VideoItem(tmp_path / "broken.mp4", (0,)), *videos.items[5:10])  # 11: no multiple of 3
+    some = replace(videos, items=items)
+    arguments = (model, some, PREPROCESSING, clips, crops, batch_size)
+    address = f"file://{tmp_path / 'meeting'}"
+    torch.multiprocessing.spawn(_evaluate_share, (arguments, address, tmp_path), nprocs=3)
+    alone = evaluate(model, some, PREPROCESSING, clips=clips, crops=crops, batch_size=batch_size, workers=0)
+    seen = []
+    for rank in range(3):
+        with (tmp_path / f"{rank}.pickle").open("rb") as file:
+            together, mine = pickle.load(file)
+        np.testing.assert_array_equal(together.scores, alone.scores)
+        assert (together.items, together.bad) == (alone.items, alone.bad)
+        assert len(alone.items) == 10
+        seen.append(mine)
+    assert sum(seen) == 11, "each video is read once"
+    assert min(seen) > 0
+
+
+def _evaluate_share(rank: int, arguments: Any, address: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=3)
+    model, videos, preprocessing, clips, crops, batch_size = arguments
+    seen: list[None] = []
+    result = evaluate(
+        model, videos, preprocessing,
+        clips=clips, crops=crops, batch_size=batch_size, workers=0, on_video=lambda: seen.append(None),
+    )  # fmt: skip
+    with (out / f"{rank}.pickle").open("wb") as file:
+        pickle.dump((result, len(seen)), file)
+    torch.distributed.destroy_process_group()
+
+
+def test_the_command_under_torchrun_writes_what_it_writes_alone(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path
+) -> None:
+    model.preprocessing = PREPROCESSING.to_dict()
+    model.save_pretrained(tmp_path / "model")
+    model.preprocessing = None
+    command = ["timesformer", "evaluate", str(tmp_path / "model"), "--data", str(videos.source), "--out"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for out, how in (("one", ["-m"]), ("two", launch)):
+        done = subprocess.run(
+            [sys.executable, *how, *command, str(tmp_path / out)],
+            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("top1") == 1, "one process speaks"
+    for name in ("predictions.csv", "metrics.json", "confusion.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from timesformer import distributed
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.evaluation.views import load_views, view_logits
@@ -136,7 +138,9 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: P
     save_figure(file, figure)
 
 
-class _ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
+class ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
+    """The views of each video of a list with its place, or why there are none."""
+
     def __init__(
         self, videos: VideoList, preprocessing: Preprocessing, clips: Clips, crops: int, protocol: Protocol
     ) -> None:
@@ -169,6 +173,9 @@ def evaluate(
 ) -> Evaluation:
     """Score every video of a list by all its views. A video that can't be read is listed and left out.
 
+    Where there are several processes (see `timesformer.distributed`), each scores its share of the videos, every one
+    of them once, and all return the whole.
+
     Args:
         model: maps clips to logits; it is put into evaluation mode.
         videos: what to score.
@@ -180,24 +187,31 @@ def evaluate(
         on_video: called after each video.
     """
     model.eval()
-    dataset = _ViewDataset(videos, preprocessing, clips, crops, protocol)
+    dataset = ViewDataset(videos, preprocessing, clips, crops, protocol)
+    # Videos go through the model in blocks that do not depend on the number of processes, and so nor do their scores.
+    size = 1 if clips == "cover" else max(1, batch_size // (clips * crops))
+    starts = range(0, len(videos.items), size)[distributed.rank() :: distributed.world_size()]
+    mine = [index for start in starts for index in range(start, min(start + size, len(videos.items)))]
     scores: dict[int, Tensor] = {}
-    bad: list[BadVideo] = []
+    bad: dict[int, BadVideo] = {}
 
     def good_videos() -> Iterator[tuple[int, Tensor]]:
-        for index, views in load(dataset, workers=workers, batch_size=None):
+        for index, views in load(dataset, sampler=mine, workers=workers, batch_size=None):
             on_video()
             if isinstance(views, BadVideo):
-                bad.append(views)
+                bad[index] = views
             else:
                 yield index, views
 
-    for batch in _groups(good_videos(), batch_size):
-        views = torch.cat([views for _, views in batch])
-        logits = view_logits(model, views, batch_size=batch_size)
-        for (index, _), part in zip(batch, logits.split([len(views) for _, views in batch]), strict=True):
+    for _, block in itertools.groupby(good_videos(), lambda video: video[0] // size):
+        indices, views = zip(*block, strict=True)
+        logits = view_logits(model, torch.cat(views), batch_size=batch_size)
+        for index, part in zip(indices, logits.split([len(each) for each in views]), strict=True):
             scores[index] = protocol.scores(part, multi_label=videos.multi_label)
 
+    for others_scores, others_bad in distributed.gather((scores, bad)):
+        scores.update(others_scores)
+        bad.update(others_bad)
     order = sorted(scores)
     empty = np.zeros((0, len(videos.classes)), dtype=np.float32)
     return Evaluation(
@@ -205,17 +219,5 @@ def evaluate(
         items=tuple(videos.items[index] for index in order),
         scores=np.stack([scores[index].numpy() for index in order]) if order else empty,
         multi_label=videos.multi_label,
-        bad=tuple(bad),
+        bad=tuple(bad[index] for index in sorted(bad)),
     )
-
-
-def _groups(videos: Iterator[tuple[int, Tensor]], batch_size: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Videos together, until they have a batch of views."""
-    group: list[tuple[int, Tensor]] = []
-    for video in videos:
-        group.append(video)
-        if sum(len(views) for _, views in group) >= batch_size:
-            yield group
-            group = []
-    if group:
-        yield group

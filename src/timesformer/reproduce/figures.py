@@ -2,41 +2,262 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timesformer import models
+from timesformer.evaluation.features import video_features
+from timesformer.evaluation.views import load_views
+from timesformer.explain.overlay import strip
+from timesformer.explain.rollout import rollout
 from timesformer.explain.schemes import draw_schemes
+from timesformer.files import save_figure, write_json
 from timesformer.model.attention import SCHEMES
+from timesformer.model.base import VideoModel
+from timesformer.model.timesformer import TimeSformer
 from timesformer.model.variants import VARIANTS
-from timesformer.profiling import draw_sweep, sweep
-from timesformer.reproduce.experiment import Experiment, Results
+from timesformer.predictor import VideoClassifier
+from timesformer.profiling import count, draw_sweep, sweep
+from timesformer.reproduce.experiment import Experiment, Row, Training
+from timesformer.reproduce.paper.models import ALL_IMAGES
+from timesformer.reproduce.plan import Plan
+from timesformer.reproduce.report import environment
+from timesformer.reproduce.run import Job
+from timesformer.video.datasets import read_videos
+from timesformer.video.transforms import normalize
 
-Runner = Callable[[Experiment], Results]
 
-
-def figure2(out: Path, run: Runner, command: str) -> str:
+def figure2(plan: Plan, command: str) -> str:
     """Which patches each scheme attends to."""
-    draw_schemes(out / "figure2.png")
+    draw_schemes(plan.out / "figure2.png")
     return _section("figure2: What each scheme attends to", command, ["![Attention schemes](figure2.png)"])
 
 
-def figure3(out: Path, run: Runner, command: str) -> str:
+def figure3(plan: Plan, command: str) -> str:
     """Multiply-accumulates of a view over frame size and clip length."""
     base, lines = VARIANTS["timesformer_base"], []
     for kind, values in (("size", (224, 336, 448, 560)), ("frames", (8, 32, 64, 96))):
         rows = sweep(base, kind, values)  # type: ignore[arg-type]
-        draw_sweep(rows, kind, out / f"figure3_{kind}.png")  # type: ignore[arg-type]
-        lines += ["| T MACs a view | " + " | ".join(f"{value} {kind}" for value in values) + " |"]
-        lines += ["|---" * (1 + len(values)) + "|"]
-        for scheme in SCHEMES:
-            cells = [f"{row['macs_per_view'] / 1e12:.3f}" for row in rows if row["attention"] == scheme]
-            lines.append(f"| {scheme} | " + " | ".join(cells) + " |")
+        draw_sweep(rows, kind, plan.out / f"figure3_{kind}.png")  # type: ignore[arg-type]
+        lines += _table(
+            ["T MACs a view", *(f"{value} {'px' if kind == 'size' else 'frames'}" for value in values)],
+            [
+                [scheme, *(f"{row['macs_per_view'] / 1e12:.3f}" for row in rows if row["attention"] == scheme)]
+                for scheme in SCHEMES
+            ],
+        )
         lines += ["", f"![Cost against {kind}](figure3_{kind}.png)", ""]
     return _section("figure3: Cost", command, ["Counted from the models; exact.", "", *lines])
+
+
+FIGURE7 = Experiment(
+    "figure7",
+    "Attention rollout",
+    ("ssv2",),
+    [
+        Row(
+            "divided_space_time",
+            Training(("model.attention=divided_space_time",)),
+            full={"ssv2": "table1/ssv2_divided_space_time"},
+        )
+    ],
+)
+
+
+def figure7(plan: Plan, command: str) -> str:
+    """What the output token attends to in a few test videos, by attention rollout."""
+    plan.run(FIGURE7)
+    job = plan.jobs(FIGURE7)[0]
+    classifier = VideoClassifier.from_pretrained(job.part.folder / "run")
+    assert isinstance(classifier.model, TimeSformer)
+    test = read_videos(job.part.data, "test", classes=classifier.classes)
+    strips, titles = [], []
+    for item in test.items[:: max(1, len(test.items) // 4)][:4]:
+        views = load_views(item.path, classifier.preprocessing)
+        clip = normalize(views[0])[None].to(classifier.device)
+        shares = rollout(classifier.model, clip)[0].cpu()
+        predicted = classifier.classes[int(classifier.model(clip).argmax())]
+        strips.append(strip(views[0], shares))
+        titles.append(f"{classifier.classes[item.labels[0]]}; predicted {predicted}")
+    _draw_strips(strips, titles, plan.out / "figure7.png")
+    text = "Frames of test clips, and under them the share of each patch in the output token; bright is the largest."
+    return _section("figure7: Attention rollout", command, [text, "", "![Attention rollout](figure7.png)"])
+
+
+def _draw_strips(strips: list[NDArray[np.uint8]], titles: list[str], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    height, width = strips[0].shape[:2]
+    figure = Figure(figsize=(10, len(strips) * (10 * height / width + 0.3)), layout="constrained")
+    for axes, image, title in zip(figure.subplots(len(strips), squeeze=False)[:, 0], strips, titles, strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(title, fontsize=8)
+        axes.axis("off")
+    save_figure(file, figure)
+
+
+FIGURE8 = Experiment(
+    "figure8",
+    "Features",
+    ("ssv2",),
+    [
+        Row("image ViT", Training((), ALL_IMAGES), full={"ssv2": "table1/ssv2_divided_space_time"}),
+        Row("space_only", Training(("model.attention=space_only",)), full={"ssv2": "table1/ssv2_space_only"}),
+        Row(
+            "divided_space_time",
+            Training(("model.attention=divided_space_time",)),
+            full={"ssv2": "table1/ssv2_divided_space_time"},
+        ),
+    ],
+)
+
+
+def figure8(plan: Plan, command: str) -> str:
+    """t-SNE of features of test videos by the image ViT, space-only and divided attention; how far classes part."""
+    plan.run(FIGURE8)
+    shares: dict[str, list[float]] = {}
+    maps: dict[str, tuple[NDArray[Any], NDArray[np.int64]]] = {}
+    for job in plan.jobs(FIGURE8):
+        features, labels = _features(job)
+        shares.setdefault(job.row, []).append(_neighbours_alike(features, labels))
+        if job.row not in maps:
+            maps[job.row] = _tsne(features), labels
+    _draw_maps(maps, plan.out / "figure8.png")
+    write_json(plan.out / "figure8.json", {"command": command, "environment": environment(), "neighbours": shares})
+    rows = []
+    for name, percents in shares.items():
+        spread = statistics.stdev(percents) if len(percents) > 1 else 0.0
+        rows.append([name, f"{statistics.fmean(percents):.1f} ± {spread:.1f}"])
+    text = "Test videos whose class is that of most of their 5 nearest others, by their features: percent."
+    lines = [text, "", *_table(["features of", "percent"], rows), "", "![t-SNE](figure8.png)"]
+    return _section("figure8: Features", command, lines)
+
+
+def _features(job: Job) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    classifier = VideoClassifier.from_pretrained(job.part.folder / "run")
+    test = read_videos(job.part.data, "test", classes=classifier.classes)
+    model = _image_vit(job) if job.row == "image ViT" else classifier.model
+    items, features = video_features(model.to(classifier.device), test, classifier.preprocessing)
+    return features, np.array([item.labels[0] for item in items])
+
+
+def _image_vit(job: Job) -> VideoModel:
+    """The image model that the part started from, for clips as long as the part's."""
+    if job.part.start:
+        return models.load(job.part.start.folder / "run" / "last")
+    source = job.part.load_recipe().init_from_image
+    assert source, "a recipe of the paper that starts from images"
+    model = models.create("image_vit_base")
+    models.init_from_image(model, source)
+    return model
+
+
+def _neighbours_alike(features: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    scores = cross_val_score(KNeighborsClassifier(5, metric="cosine"), features, labels, cv=LeaveOneOut())
+    return 100 * float(scores.mean())
+
+
+def _tsne(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30, (len(features) - 1) / 3)
+    places: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+    return places
+
+
+def _draw_maps(maps: dict[str, tuple[NDArray[Any], NDArray[np.int64]]], file: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(maps), 4), layout="constrained")
+    for axes, (name, (places, labels)) in zip(
+        figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True
+    ):
+        axes.scatter(*places.T, c=labels, cmap="tab10" if labels.max() < 10 else "hsv", s=12)
+        axes.set_title(name)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    save_figure(file, figure)
+
+
+# Views of a video in testing, and hours for the 20,000 videos of Kinetics-400's validation on 8 V100 (Section 4.5).
+_MODELS = {
+    "timesformer_base": ("TimeSformer", 3, 224, "0.6"),
+    "timesformer_hr": ("TimeSformer-HR", 3, 448, "1.06"),
+    "timesformer_long": ("TimeSformer-L", 3, 224, "2.6"),
+    "i3d_r50": ("I3D R50 8x8", 30, 256, "–"),
+    "slowfast_r50": ("SlowFast R50 8x8", 30, 256, "–"),
+    "slowfast_r101": ("SlowFast R101 16x8", 30, 256, "14.88 (a SlowFast)"),
+}
+
+
+@torch.inference_mode()
+def inference_time(plan: Plan, command: str) -> str:
+    """Time of testing one video at full scale, in turn, in ratio to the base model."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rounds = 5
+    times: dict[str, list[float]] = {name: [] for name in _MODELS}
+    costs: dict[str, tuple[int, int]] = {}
+    built = {}
+    for name, (_, _, size, _) in _MODELS.items():
+        model = models.create(name).eval()
+        costs[name] = count(model, size)
+        clip = torch.randn(1, 3, model.config.num_frames, size, size, device=device)
+        built[name] = model.to(device), clip
+    for turn in range(1 + rounds):
+        for name, (model, clip) in built.items():
+            started = time.perf_counter()
+            model(clip)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+        plan.say(f"inference-time {turn}/{rounds}")
+    videos = {name: _MODELS[name][1] * statistics.median(seconds) for name, seconds in times.items()}
+    rows = [
+        [
+            title,
+            f"{costs[name][0] / 1e6:.1f} M",
+            str(views),
+            f"{views * costs[name][1] / 1e12:.3g}",
+            f"{videos[name] / videos['timesformer_base']:.2f}",
+            paper,
+        ]
+        for name, (title, views, _, paper) in _MODELS.items()
+    ]
+    figures = {name: {"parameters": costs[name][0], "macs_per_view": costs[name][1], "views": _MODELS[name][1],
+                      "seconds_per_view": times[name]} for name in _MODELS}  # fmt: skip
+    write_json(plan.out / "inference-time.json", {"command": command, "environment": environment(), "models": figures})
+    head = ["", "parameters", "views", "T MACs a video", "time a video, here, over TimeSformer's", "hours, paper"]
+    text = (
+        "Models with random weights in float32, one view at a time, all in turn; medians of 5. The paper's hours are "
+        "for the 20,000 videos of Kinetics-400's validation on 8 V100."
+    )
+    return _section("inference-time: Time of testing a video", command, [text, "", *_table(head, rows)])
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
 def _section(title: str, command: str, lines: list[str]) -> str:
     return "\n".join([f"## {title}", "", f"`{command}`", "", *lines]) + "\n"
 
 
-FIGURES: dict[str, Callable[[Path, Runner, str], str]] = {"figure2": figure2, "figure3": figure3}
+FIGURES: dict[str, Callable[[Plan, str], str]] = {
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure7": figure7,
+    "figure8": figure8,
+    "inference-time": inference_time,
+}

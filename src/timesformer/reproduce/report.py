@@ -176,7 +176,7 @@ def draw(experiment: Experiment, results: Results, file: Path) -> None:
 
     columns = {column: task for column, task in columns_of(experiment, results).items() if _has(results, column)}
     rows = [row for row in experiment.rows if any((row.name, column) in results.outcomes for column in columns)]
-    width = 7.0 if experiment.x_label else 1.3 * len(rows) + 3
+    width = 8.0 if experiment.x_label else 1.3 * len(rows) + 3
     figure = Figure(figsize=(width, 3.6 * len(columns)), layout="constrained")
     for axes, (column, task) in zip(figure.subplots(len(columns), squeeze=False)[:, 0], columns.items(), strict=True):
         there = [row for row in rows if (row.name, column) in results.outcomes]
@@ -203,7 +203,8 @@ def draw(experiment: Experiment, results: Results, file: Path) -> None:
         axes.set_ylim(0, 105)
         axes.set_ylabel("top-1 (%)")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(frameon=False, fontsize=8, loc="lower right" if experiment.x_label else "best")
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if experiment.x_label else {"loc": "best"}
+        axes.legend(frameon=False, fontsize=8, **beside)
     figure.suptitle(f"{experiment.name}: {experiment.title}")
     save_figure(file, figure)
 

@@ -236,7 +236,7 @@ def _do(part: Part, tests: Sequence[Test]) -> tuple[Part, float]:
 
 def _train(part: Part, file: Path) -> None:
     recipe = part.load_recipe()
-    if part.recipe == "mini":
+    if part.recipe in ("mini", "budget"):
         recipe.data.cache = str(part.out / "frames")
     started = time.monotonic()
     model = train(read_videos(part.data, "train"), part.folder / "run", recipe, resume=True)

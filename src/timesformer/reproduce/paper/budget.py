@@ -5,7 +5,15 @@ from __future__ import annotations
 from timesformer.reproduce.experiment import Experiment, Row, Test, Training
 
 _SHARES = (25, 50, 75, 100)
-_CURVES = {"TimeSformer": "budget", "I3D": "budget_i3d", "SlowFast": "budget_slowfast"}
+_CONV = ("optimizer.name=adamw", "optimizer.lr=2e-3")
+_CURVES = {
+    "TimeSformer": (),
+    "I3D": ("model={name: i3d_r50, num_frames: 8, image_size: 48, width: 12}", *_CONV),
+    "SlowFast": (
+        "model={name: slowfast_r50, num_frames: 16, image_size: 48, width: 24, depths: [1, 1, 1, 1]}",
+        *_CONV,
+    ),
+}
 
 EXPERIMENT = Experiment(
     "budget",
@@ -14,12 +22,12 @@ EXPERIMENT = Experiment(
     [
         Row(
             f"{curve}, {share} %",
-            Training((f"data.fraction={share / 100}",), recipe=recipe),
+            Training((*settings, f"data.fraction={share / 100}"), recipe="budget"),
             test=Test(clips=3),
             curve=curve,
             x=share,
         )
-        for curve, recipe in _CURVES.items()
+        for curve, settings in _CURVES.items()
         for share in _SHARES
     ],
     notes=[
