@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,15 @@ from timesformer.model.variants import VARIANTS
 from timesformer.profiling import count_activations, measure_forward, profile, sweep
 
 TINY = VARIANTS["timesformer_tiny"].replace(depth=2, image_size=64, num_frames=4)
+WIDE = TINY.replace(embed_dim=768, num_heads=12)
 
 
 @pytest.mark.parametrize("scheme", attention.SCHEMES)
 def test_activations_are_what_a_real_pass_keeps(scheme: str) -> None:
     config = TINY.replace(attention=scheme, drop_path=0)
     attention.window_table.cache_clear()
-    counted = count_activations(config)
     model = TimeSformer(config).train()
+    counted = count_activations(model)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -37,15 +39,15 @@ def test_activations_are_what_a_real_pass_keeps(scheme: str) -> None:
 
 
 def test_memory_and_time_are_measured() -> None:
-    small = profile(TINY).measured
-    large = profile(TINY.replace(embed_dim=768, num_heads=12), repeats=1).measured
+    small = profile(TimeSformer(TINY)).measured
+    large = profile(TimeSformer(WIDE), repeats=1).measured
     assert small is not None
     assert large is not None
     assert 0 < small.seconds < large.seconds
-    weights = 4 * profile(TINY.replace(embed_dim=768, num_heads=12), measure=False).parameters
+    weights = 4 * profile(TimeSformer(WIDE), measure=False).parameters
     assert large.peak_memory_bytes > weights
     assert small.peak_memory_bytes < large.peak_memory_bytes
-    assert measure_forward(TINY, "bfloat16", 1).seconds > 0
+    assert measure_forward("timesformer", asdict(TINY), "bfloat16", 1).seconds > 0
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +65,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert round(rows["joint_space_time", 96] / 1e12, 3) == 8.136
     assert Image.open(out).size[0] > 500
     assert main(["profile", "timesformer_base", "--frames", "32", "--size", "336", "--no-measure"]) == 0
-    assert "32 frames of 336x336 px" in capsys.readouterr().out
+    assert "patch 16: 32 frames of 336x336 px" in capsys.readouterr().out
     assert main(["profile", "timesformer_base", "--set", "order=odd"]) == 1
     assert "order='odd' is not one of time_space" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit):
@@ -81,4 +83,19 @@ def test_sweeps_do_not_depend_on_the_scheme_they_start_from() -> None:
 def test_too_large_a_clip_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timesformer.profiling.count_activations", lambda config: 0)
     with pytest.raises(MemoryError, match="not enough memory for such a clip"):
-        profile(TINY.replace(depth=1, image_size=2**16, num_frames=2**12, positions="none"))
+        profile(TimeSformer(TINY.replace(depth=1, image_size=2**16, num_frames=2**12, positions="none")))
+
+
+def test_baselines_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "slowfast_r50", "--size", "64", "--frames", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "slowfast: 8 frames of 64x64 px" in out
+    assert "head" in out
+    assert "ms a clip" in out
+    assert main(["profile", "i3d_r50", "--size", "224", "--no-measure", "--json", "-"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["parameters"] == sum(result["parameters_by_part"].values()) == 28_043_472
+    assert round(result["macs_per_view"] / 1e9, 2) == 28.41
+    assert main(["profile", "i3d_r50", "--attention", "axial"]) == 1
+    assert main(["profile", "i3d_r50", "--sweep", "frames=8,16"]) == 1
+    assert "i3d_r50 has no attention schemes" in " ".join(capsys.readouterr().err.split())

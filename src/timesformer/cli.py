@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="change the recipe, as in: --set epochs=50 data.flip=0 model.depth=8",
     )  # fmt: skip
+    train.add_argument("--fraction", type=float, help="share of the training videos to use, balanced over classes")
     train.add_argument("--print-recipe", action="store_true", help="print the recipe, with all its keys, and stop")
     train.add_argument("--val", type=Path, help="videos to validate on; by default DIR's own validation list")
     train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
@@ -136,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_options(convert)
 
     profile = command("profile", _profile, "parameters, multiply-accumulates, memory and time of a model")
-    profile.add_argument("name", metavar="NAME", help="name of a model, such as timesformer_base, or " + MODEL_HELP)
+    profile.add_argument(
+        "name", metavar="NAME", help="a name, such as timesformer_base or slowfast_r50, or " + MODEL_HELP
+    )
     profile.add_argument("--attention", help="attention scheme")
     profile.add_argument("--frames", type=_count, help="frames of a clip")
     profile.add_argument("--size", type=_count, help="side of a frame in pixels")
@@ -256,7 +259,8 @@ def _train(args: argparse.Namespace) -> int:
 
     saved = args.out / "recipe.yaml"
     name = args.recipe or (str(saved) if args.resume and saved.exists() else _default_recipe(args.set))
-    recipe = load_recipe(name, args.set)
+    fraction = [] if args.fraction is None else [f"data.fraction={args.fraction}"]
+    recipe = load_recipe(name, [*args.set, *fraction])
     if args.print_recipe:
         print(recipe_yaml(recipe), end="")
         return 0
@@ -404,22 +408,29 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _profile(args: argparse.Namespace) -> int:
+    import torch
+
+    from timesformer import models
+    from timesformer.baselines.variants import BASELINES
+    from timesformer.model.timesformer import ModelConfig
     from timesformer.model.variants import VARIANTS
-    from timesformer.model.weights import load_model
     from timesformer.profiling import draw_sweep, profile, sweep
 
     given = {"attention": args.attention, "num_frames": args.frames, "image_size": args.size}
     given |= {"num_classes": args.classes}
     options = {**_options(args.set), **{name: value for name, value in given.items() if value is not None}}
-    if args.name in VARIANTS:
-        config = VARIANTS[args.name].replace(**options)
+    if args.name in (*VARIANTS, *BASELINES):
+        with torch.device("meta"):
+            model = models.create(args.name, **options)
     else:
-        config = load_model(args.name, **options).config
+        model = models.load(args.name, **options)
     if args.out and not args.sweep:
         raise ValueError(f"--out {args.out}: only a sweep (--sweep) has a picture")
     if args.sweep:
         option, values = args.sweep
-        rows = sweep(config, option, values)
+        if not isinstance(model.config, ModelConfig):
+            raise ValueError(f"--sweep: {args.name} has no attention schemes")
+        rows = sweep(model.config, option, values)
         _write_json(args.json, rows)
         if args.json != "-":
             for row in rows:
@@ -430,7 +441,7 @@ def _profile(args: argparse.Namespace) -> int:
         return 0
     if not args.no_measure:
         console.print("running the model, to measure it …")
-    found = profile(config, measure=not args.no_measure, dtype=args.dtype)
+    found = profile(model, measure=not args.no_measure, dtype=args.dtype)
     _write_json(args.json, found.to_json())
     if args.json != "-":
         print("\n".join(found.lines()))

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,12 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from timesformer import models
 from timesformer.files import save_figure
 from timesformer.model.attention import SCHEMES
-from timesformer.model.base import VideoModel
+from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.model.costs import count_macs, count_parameters
-from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.model.timesformer import ModelConfig
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -51,15 +52,16 @@ class Profile:
     """The cost of a model on clips of its own size.
 
     Attributes:
-        config: the model.
+        architecture, config: the model.
         parameters: their number.
         macs_per_view: multiply-accumulates of a forward pass over one clip.
         activation_bytes: what such a pass keeps for the backward pass, in float32, weights aside.
-        parameters_by_part, macs_by_part: see `timesformer.model.costs`.
+        parameters_by_part, macs_by_part: see `timesformer.model.costs`; of baselines, parameters of their modules.
         measured: time and memory here, if they were measured.
     """
 
-    config: ModelConfig
+    architecture: str
+    config: VideoConfig
     parameters: int
     macs_per_view: int
     activation_bytes: int
@@ -74,13 +76,14 @@ class Profile:
         """The table, for people."""
         config = self.config
         height, width = config.frame_size
+        of = f"{config.attention}, patch {config.patch_size}" if isinstance(config, ModelConfig) else self.architecture
         lines = [
-            f"{config.attention}, {config.num_frames} frames of {height}x{width} px, patch {config.patch_size}",
+            f"{of}: {config.num_frames} frames of {height}x{width} px",
             f"{'part':<14}{'parameters':>14}{'MACs a view':>20}",
         ]
         for part in self.parameters_by_part:
-            macs = self.macs_by_part.get(part, 0)
-            lines.append(f"{part:<14}{self.parameters_by_part[part]:>14,}{macs:>20,}")
+            macs = f"{self.macs_by_part.get(part, 0):,}" if self.macs_by_part else ""
+            lines.append(f"{part:<14}{self.parameters_by_part[part]:>14,}{macs:>20}".rstrip())
         lines += [
             f"{'all':<14}{self.parameters:>14,}{self.macs_per_view:>20,}",
             f"{self.macs_per_view / 1e12:.3f} T MACs a view, {3 * self.macs_per_view / 1e12:.3f} T for 3 views",
@@ -95,11 +98,11 @@ class Profile:
         return lines
 
 
-def profile(config: ModelConfig, *, measure: bool = True, dtype: Dtype = "float32", repeats: int = 5) -> Profile:
+def profile(model: VideoModel, *, measure: bool = True, dtype: Dtype = "float32", repeats: int = 5) -> Profile:
     """Count and, in a process of its own, measure what a model costs.
 
     Args:
-        config: the model; the clips are of its own size.
+        model: its weights are of no matter, and may be on the device `meta`; the clips are of its own size.
         measure: whether to run it.
         dtype: to measure in.
         repeats: passes to take the median of, after one to warm up.
@@ -107,10 +110,16 @@ def profile(config: ModelConfig, *, measure: bool = True, dtype: Dtype = "float3
     Raises:
         MemoryError: the measuring process was killed, most likely for want of memory.
     """
-    parameters, macs = count_parameters(config), count_macs(config)
-    measured = _in_own_process(config, dtype, repeats) if measure else None
+    config = model.config
+    if isinstance(config, ModelConfig):
+        parts, macs_by_part = count_parameters(config), count_macs(config)
+    else:
+        parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+        parts, macs_by_part = {name: number for name, number in parts.items() if number}, {}
+    parameters, macs = count(model)
+    measured = _in_own_process(model, dtype, repeats) if measure else None
     return Profile(
-        config, sum(parameters.values()), sum(macs.values()), count_activations(config), parameters, macs, measured
+        model.architecture, config, parameters, macs, count_activations(model), parts, macs_by_part, measured
     )
 
 
@@ -128,18 +137,19 @@ def count(model: VideoModel, image_size: int | None = None) -> tuple[int, int]:
     return parameters, counter.get_total_flops() // 2
 
 
-def count_activations(config: ModelConfig) -> int:
+def count_activations(model: VideoModel) -> int:
     """Bytes that a forward pass over one clip keeps for the backward pass, in float32; nothing is computed for it."""
-    with torch.device("meta"):
-        model = TimeSformer(config).train()
+    config = model.config
+    model = copy.deepcopy(model).to("meta").train()
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    for _, step in config.steps:
-        step.comparisons(config.grid)  # puts its table of indices, if any, into the cache: a real one, not a fake
+    if isinstance(config, ModelConfig):
+        for _, step in config.steps:
+            step.comparisons(config.grid)  # puts its table of indices, if any, into the cache: a real one, not a fake
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
@@ -152,9 +162,9 @@ def count_activations(config: ModelConfig) -> int:
     return sum(sizes)
 
 
-def _in_own_process(config: ModelConfig, dtype: Dtype, repeats: int) -> Measurement:
+def _in_own_process(model: VideoModel, dtype: Dtype, repeats: int) -> Measurement:
     # A process of its own: the peak of its memory is that of this model alone.
-    job = json.dumps({"config": asdict(config), "dtype": dtype, "repeats": repeats})
+    job = json.dumps([model.architecture, asdict(model.config), dtype, repeats])
     command = [sys.executable, "-m", "timesformer.profiling", job]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode == 0:
@@ -166,12 +176,15 @@ def _in_own_process(config: ModelConfig, dtype: Dtype, repeats: int) -> Measurem
 
 
 @torch.inference_mode()
-def measure_forward(config: ModelConfig, dtype: Dtype = "float32", repeats: int = 5) -> Measurement:
+def measure_forward(
+    architecture: str, config: Mapping[str, Any], dtype: Dtype = "float32", repeats: int = 5
+) -> Measurement:
     """Time and peak memory of a forward pass over one clip; memory as that of the whole process on a CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = 0 if device.type == "cuda" else _peak_of_process()
-    model = TimeSformer(config).eval().to(device, getattr(torch, dtype))
-    clip = torch.randn(1, config.in_channels, config.num_frames, *config.frame_size).to(device, getattr(torch, dtype))
+    model = models.build(architecture, config).eval().to(device, getattr(torch, dtype))
+    of = model.config
+    clip = torch.randn(1, of.in_channels, of.num_frames, *of.frame_size).to(device, getattr(torch, dtype))
     seconds = []
     for _ in range(1 + repeats):
         started = time.perf_counter()
@@ -225,5 +238,4 @@ def draw_sweep(rows: Sequence[dict[str, Any]], option: Literal["frames", "size"]
 
 
 if __name__ == "__main__":
-    job = json.loads(sys.argv[1])
-    print(json.dumps(asdict(measure_forward(ModelConfig(**job["config"]), job["dtype"], job["repeats"]))))
+    print(json.dumps(asdict(measure_forward(*json.loads(sys.argv[1])))))
