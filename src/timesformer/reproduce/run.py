@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -214,6 +215,7 @@ def _pool(processes: int) -> Iterator[Callable[[Sequence[Work]], Iterator[tuple[
 
 def _take_place(places: Any, processes: int) -> None:
     """The process's own GPU, or its share of the cores."""
+    logging.getLogger("timesformer").setLevel(logging.ERROR)  # the head of an image model is not loaded, time and again
     place = places.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
@@ -242,7 +244,14 @@ def _train(part: Part, file: Path) -> None:
     model = train(read_videos(part.data, "train"), part.folder / "run", recipe, resume=True)
     seconds = time.monotonic() - started
     parameters, macs = count(model)
-    about = {"recipe": part.recipe, "settings": part.settings, "seed": part.seed, "data": str(part.data)}
+    start = part.start.folder.name if part.start else None
+    about = {
+        "recipe": part.recipe,
+        "settings": part.settings,
+        "seed": part.seed,
+        "data": str(part.data),
+        "start": start,
+    }
     write_json(file, {**about, "train_seconds": seconds, "parameters": parameters, "macs": macs})
 
 

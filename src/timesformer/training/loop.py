@@ -275,10 +275,10 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
         )
     else:
         model = models.create(name, **options)
+        if recipe.initialization == "scratch" and isinstance(model, TimeSformer):
+            init_for_scratch(model)
         if recipe.init_from_image:
             models.init_from_image(model, recipe.init_from_image)
-        elif recipe.initialization == "scratch" and isinstance(model, TimeSformer):
-            init_for_scratch(model)
     config = model.config
     if not isinstance(config.image_size, int):
         raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")

@@ -18,7 +18,7 @@ def _rows(model: str, settings: tuple[str, ...], *figures: tuple[float, float]) 
     return [
         Row(
             f"{_TITLES[model]}, {source}",
-            Training(settings, images),
+            Training(settings, images) if model == "base" or short == "in21k" else None,
             {"k400": k400, "ssv2": ssv2},
             full={"k400": f"table3/k400_{model}_{short}", "ssv2": f"table3/ssv2_{model}_{short}"},
         )
