@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import timesformer
-from timesformer.training.loop import Report, StepOrder, TrainingError, train
+from timesformer.training.loop import Report, StepOrder, TrainingError, make_model, train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.video.datasets import VideoItem, VideoList, read_videos
 from timesformer.video.synthetic import write_dataset
@@ -348,6 +349,12 @@ def test_start_from_an_image_model(videos: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(
             model.state_dict()[f"blocks.1.{name}"], weights["blocks.1.attn.qkv.weight"], atol=1e-6, rtol=0
         )
+    assert model.state_dict()["time_embed"].abs().max() < 1e-6
+    for_scratch = dataclasses.replace(still, initialization="scratch")
+    other = make_model(for_scratch, read_videos(videos, "train")).state_dict()
+    assert torch.equal(other["blocks.1.attn.qkv.weight"], weights["blocks.1.attn.qkv.weight"])
+    assert other["time_embed"].abs().mean() > 0.1, "what the ViT does not give is as the recipe says"
+    assert other["blocks.1.temporal_fc.weight"].abs().mean() > 0.01
     with pytest.raises(ValueError, match="give one of them"):
         recipe(*choices, "init=x")
 

@@ -102,7 +102,8 @@ class Recipe:
     init_from_image: str | None = None
     """image model to start from: a ViT (timesformer.init_from_vit); for I3D and SlowFast a ResNet (inflate_2d)"""
     initialization: Literal["released", "scratch", "pretrained"] = "released"
-    """first weights without `init` or ViT: as released, or for training from nothing; `pretrained`: none, so refuse"""
+    """first weights of all that `init` or an image model does not give: as released, or for training from nothing;
+    `pretrained`: there are none, a model must be given"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
