@@ -1,0 +1,78 @@
+"""The prepared model against the plain one, which is the definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import timesformer
+from timesformer.model.inference import attend_over_time, prepare
+
+MODELS: list[dict[str, Any]] = [
+    {"attention": scheme, "cls_attention": rule}
+    for scheme in ("space_only", "joint_space_time", "divided_space_time")
+    for rule in ("released", "equations")
+]
+MODELS += [{"attention": scheme} for scheme in ("sparse_local_global", "axial")]
+MODELS += [
+    {"order": order, "cls_attention": rule}
+    for order in ("space_time", "parallel")
+    for rule in ("released", "equations")
+]
+MODELS += [{"positions": "none"}, {"positions": "space"}, {"head_hidden_dim": 20}, {"num_classes": 0}, {"depth": 1}]
+
+
+def make(options: dict[str, Any], **more: Any) -> timesformer.TimeSformer:
+    torch.manual_seed(0)
+    size = {"depth": 3, "embed_dim": 48, "num_heads": 3, "image_size": 32, "patch_size": 8, "num_frames": 4}
+    model = timesformer.create_model("timesformer_tiny", **{**size, "num_classes": 7, **options, **more}).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("options", MODELS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize("size", [(4, 32, 32), (3, 24, 40), (1, 8, 8)])
+def test_the_prepared_model_is_the_plain_one(options: dict[str, Any], size: tuple[int, int, int]) -> None:
+    model = make(options)
+    prepared = prepare(model)
+    clip = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        for one, other in ((model(clip), prepared(clip)), (model.features(clip), prepared.features(clip))):
+            torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+
+
+def test_in_bfloat16_it_is_close() -> None:
+    model = make({}, embed_dim=96, depth=4)
+    clip = torch.randn(4, 3, 4, 32, 32)
+    with torch.no_grad():
+        exact, rounded = model(clip), prepare(model, "bfloat16")(clip)
+    assert rounded.dtype == torch.float32
+    assert (exact - rounded).abs().max() < 0.05 * exact.abs().max()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 8, 40])
+def test_attention_over_time_where_tokens_lie(frames: int) -> None:
+    q, k, v = torch.randn(3, 2 * frames, 5, 24, dtype=torch.float64)
+    scores = torch.einsum("btmhd,bsmhd->bmhts", *(x.view(2, frames, 5, 3, 8) for x in (q, k))) / 8**0.5
+    expected = torch.einsum("bmhts,bsmhd->btmhd", scores.softmax(-1), v.view(2, frames, 5, 3, 8))
+    torch.testing.assert_close(attend_over_time(q, k, v, 3, frames), expected.reshape(q.shape))
+
+
+def test_the_plain_model_is_left_as_it_was_and_what_it_says_goes_along() -> None:
+    model = make({})
+    model.classes = tuple("abcdefg")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    prepared = prepare(model)
+    assert prepared.classes == model.classes
+    assert not prepared(torch.randn(1, 3, 4, 32, 32)).requires_grad
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        assert value.dtype == torch.float32
+
+
+def test_wrong_dtypes() -> None:
+    with pytest.raises(ValueError, match="dtype='float8' is not one of float32, bfloat16"):
+        prepare(make({}), "float8")  # type: ignore[arg-type]
