@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from timesformer.model.image_init import init_from_vit
+    from timesformer.model.inference import prepare
     from timesformer.model.timesformer import ModelConfig, TimeSformer
     from timesformer.model.variants import create_model
     from timesformer.model.weights import load_model
     from timesformer.predictor import VideoClassifier
 
 __version__ = "0.1.0"
-__all__ = ["ModelConfig", "TimeSformer", "VideoClassifier", "create_model", "init_from_vit", "load_model"]
+__all__ = ["ModelConfig", "TimeSformer", "VideoClassifier", "create_model", "init_from_vit", "load_model", "prepare"]
 
 _HOMES = {
     "ModelConfig": "model.timesformer",
@@ -22,6 +23,7 @@ _HOMES = {
     "create_model": "model.variants",
     "init_from_vit": "model.image_init",
     "load_model": "model.weights",
+    "prepare": "model.inference",
 }
 
 

@@ -73,6 +73,62 @@ def test_the_plain_model_is_left_as_it_was_and_what_it_says_goes_along() -> None
         assert value.dtype == torch.float32
 
 
-def test_wrong_dtypes() -> None:
-    with pytest.raises(ValueError, match="dtype='float8' is not one of float32, bfloat16"):
-        prepare(make({}), "float8")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float8"}, "dtype='float8' is not one of float32, bfloat16, int8"),
+        ({"backend": "tvm"}, "backend='tvm' is not one of torch, openvino"),
+        ({"dtype": "int8"}, "dtype='int8' needs calibration"),
+        ({"backend": "openvino", "compile": True}, "compile=True is for backend='torch'"),
+    ],
+)
+def test_wrong_choices(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepare(make({}), **options)
+
+
+def clips(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 4, 32, 32)
+
+
+@pytest.mark.parametrize("options", [{}, {"attention": "joint_space_time"}, {"attention": "axial"}])
+def test_int8_is_close(options: dict[str, Any]) -> None:
+    model = make(options, embed_dim=96)
+    fast = prepare(model, "int8", calibration=[clips(8), clips(8)])
+    clip = clips(16)
+    with torch.no_grad():
+        exact, rounded = model(clip), fast(clip)
+    assert (exact - rounded).abs().mean() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("options", [{}, {"order": "parallel"}, {"attention": "sparse_local_global"}])
+def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
+    pytest.importorskip("openvino")
+    model = make(options)
+    fast = prepare(model, backend="openvino")
+    with torch.no_grad():
+        for batch in (1, 3):
+            clip = clips(batch)
+            torch.testing.assert_close(fast(clip), model(clip), atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(fast.features(clip), model.features(clip), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"a model on OpenVINO takes \(B, 3, 4, 32, 32\)"):
+        fast(torch.randn(1, 3, 5, 32, 32))
+
+
+@pytest.mark.slow
+def test_on_openvino_in_int8_it_is_close() -> None:
+    pytest.importorskip("nncf")
+    model = make({}, embed_dim=96)
+    fast = prepare(model, "int8", backend="openvino", calibration=[clips(1) for _ in range(16)])
+    clip = clips(16)
+    with torch.no_grad():
+        exact, rounded = model(clip), fast(clip)
+    assert (exact - rounded).abs().mean() < 0.15 * exact.std()
+
+
+@pytest.mark.slow
+def test_compiled_it_is_the_same() -> None:
+    model = make({})
+    clip = clips(2)
+    with torch.no_grad():
+        torch.testing.assert_close(prepare(model, compile=True)(clip), model(clip), atol=1e-5, rtol=1e-5)

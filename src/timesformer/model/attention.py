@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeAlias, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -79,8 +80,7 @@ class Partition:
 
     def num_groups(self, grid: Grid) -> int:
         """Groups of a clip, all of one size."""
-        clip = torch.empty(1, grid["t"] * grid["h"] * grid["w"], 1, device="meta")
-        return len(rearrange(clip, f"b (t h w) d -> {self.groups}", **grid))
+        return _num_groups(self.groups, grid["t"], grid["h"], grid["w"])
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
         q = rearrange(q, f"b (t h w) d -> {self.groups}", **grid)
@@ -104,17 +104,22 @@ class Partition:
             return F.pad(rearrange(out, from_groups, **grid), (0, 0, 1, 0))
         groups = self._with_copies_of_cls(x, grid)
         out = layer(groups)
-        if len(groups) == len(x):  # one group a clip
+        if self.num_groups(grid) == 1:  # one group a clip
             return out
-        cls = rearrange(out[:, 0], "(b g) d -> b g d", b=len(x)).mean(dim=1, keepdim=True)
+        cls = rearrange(out[:, 0], "(b g) d -> b g d", b=x.shape[0]).mean(dim=1, keepdim=True)
         return torch.cat([cls, rearrange(out[:, 1:], from_groups, **grid)], dim=1)
 
     def _with_copies_of_cls(self, x: Tensor, grid: Grid) -> Tensor:
         patches = rearrange(x[:, 1:], f"b (t h w) d -> {self.groups}", **grid)
-        if len(patches) == len(x):  # one group a clip, which CLS joins as it is
+        if self.num_groups(grid) == 1:  # one group a clip, which CLS joins as it is
             return x
-        copies = repeat(x[:, :1], "b 1 d -> (b g) 1 d", g=len(patches) // len(x))
+        copies = repeat(x[:, :1], "b 1 d -> (b g) 1 d", g=self.num_groups(grid))
         return torch.cat([copies, patches], dim=1)
+
+
+@lru_cache
+def _num_groups(groups: str, t: int, h: int, w: int) -> int:
+    return len(rearrange(np.empty((1, t * h * w, 0)), f"b (t h w) d -> {groups}", t=t, h=h, w=w))
 
 
 # Batches of groups of one size: which patches (groups, queries) attend to which tokens (groups, keys), 0 being CLS.
@@ -138,17 +143,21 @@ class Lookup:
         outs = []
         for queries, keys in table:
             # On a CPU a few groups at a time, so that what is taken is still in the cache when it is used.
-            groups = (
-                max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2])) if q.device.type == "cpu" else len(keys)
-            )
+            few = q.device.type == "cpu" and not is_traced()
+            groups = max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2])) if few else len(keys)
             for some, theirs in zip(queries.split(groups), keys.split(groups), strict=True):
                 out = attend(_take(q, some), _take(k, theirs), _take(v, theirs), num_heads)
-                outs.append(rearrange(out, "(b g) n d -> b (g n) d", b=len(q)))
+                outs.append(rearrange(out, "(b g) n d -> b (g n) d", b=q.shape[0]))
         order = torch.cat([queries.flatten() for queries, _ in table]).argsort()
         return torch.cat(outs, dim=1)[:, order]
 
 
 _CACHED = 2**22  # elements
+
+
+def is_traced() -> bool:
+    """Whether a graph is made of what runs, for any size of batch, instead of a result."""
+    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
 
 
 def _take(x: Tensor, indices: Tensor) -> Tensor:

@@ -12,61 +12,97 @@ The plain model is the definition: the prepared one is tested equal to it for ev
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend
+from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend, is_traced
 from timesformer.model.base import VideoModel
-from timesformer.model.linear import InferenceLinear
-from timesformer.model.timesformer import Block, TimeSformer
+from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear
+from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["float32", "bfloat16", "int8"]
+Backend = Literal["torch", "openvino"]
 
 
-def prepare(model: TimeSformer, dtype: Dtype = "float32", *, compile: bool = False) -> Prepared:
-    """A frozen model with the same outputs, computed faster.
+def prepare(
+    model: TimeSformer,
+    dtype: Dtype = "float32",
+    *,
+    backend: Backend = "torch",
+    compile: bool = False,
+    calibration: Iterable[Tensor] = (),
+) -> VideoModel:
+    """A frozen model with the same outputs, computed faster, on the device that the model is on.
 
     Args:
         model: what to prepare; it is left as it is.
-        dtype: of weights and computation: `float32` (equal up to rounding) or `bfloat16`.
+        dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or on a CPU `int8` (weights
+            and inputs of the linear layers; the rest is float32).
+        backend: what computes: `torch`, or on a CPU `openvino` (`pip install timesformer[openvino]`).
         compile: put it through `torch.compile` as well.
+        calibration: for `int8`, normalised clips (B, in_channels, F, H, W), a few dozen of the kind to be classified.
 
     Returns:
         A model for inference alone: clips (B, in_channels, F, H, W) in, float32 logits (B, num_classes) out.
 
     Raises:
-        ValueError: an unknown dtype.
+        ValueError: an unknown dtype or backend, or choices that do not go together.
+        ImportError: the backend is not installed.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype={dtype!r} is not one of float32, bfloat16")
-    prepared = Prepared(model, getattr(torch, dtype))
+    if dtype not in ("float32", "bfloat16", "int8"):
+        raise ValueError(f"dtype={dtype!r} is not one of float32, bfloat16, int8")
+    if backend not in ("torch", "openvino"):
+        raise ValueError(f"backend={backend!r} is not one of torch, openvino")
+    device = model.cls_token.device.type
+    if device != "cpu" and (dtype == "int8" or backend == "openvino"):
+        raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a model on a CPU, not on {device}")
+    if compile and (dtype == "int8" or backend == "openvino"):
+        raise ValueError(f"compile=True is for backend='torch' in float32 or bfloat16, not {backend!r} in {dtype}")
+    clips = list(calibration)
+    if dtype == "int8" and not clips:
+        raise ValueError("dtype='int8' needs calibration: normalised clips of the kind to be classified")
+    if backend == "openvino":
+        from timesformer.model.openvino import OnOpenVINO
+
+        return OnOpenVINO(Prepared(model, torch.float32, PlainLinear), dtype, clips)
     if compile:
+        prepared = Prepared(model, getattr(torch, dtype), PlainLinear)
         prepared.compile()
-    return prepared
+        return prepared
+    if dtype == "int8":
+        prepared = Prepared(model, torch.float32, PlainLinear)
+        _calibrate(prepared, clips)
+        return prepared
+    packed = device == "cpu" and torch.backends.mkldnn.is_available()
+    return Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
 
 
 class Prepared(VideoModel):
-    """What `prepare` returns."""
+    """What `prepare` returns for the backend `torch`."""
 
     architecture = "timesformer"
+    config: ModelConfig
 
-    def __init__(self, model: TimeSformer, dtype: torch.dtype) -> None:
+    def __init__(self, model: TimeSformer, dtype: torch.dtype, linear: Callable[[Tensor, Tensor], Linear]) -> None:
         super().__init__()
         self.config = model.config
         self.classes, self.multi_label, self.preprocessing = model.classes, model.multi_label, model.preprocessing
         self.dtype = dtype
         self.per_frame = model.config.attention == "divided_space_time" and model.config.released_cls
-        # The plain model's own embedding, final norm and head; its blocks are replaced.
-        plain = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
-        blocks = [block for block in model.blocks if isinstance(block, Block)]
-        step = PerFrame if self.per_frame else Whole
-        self.blocks = [PreparedBlock(block, dtype, step) for block in blocks]
-        plain.blocks = nn.ModuleList()
-        self.plain = plain
+        kind = PerFrame if self.per_frame else Whole
+
+        def make(weight: Tensor, bias: Tensor) -> Linear:
+            return linear(weight.detach().to(dtype), bias.detach().to(dtype))
+
+        self.blocks = [PreparedBlock(block, kind, make) for block in model.blocks if isinstance(block, Block)]
+        # The plain model's own embedding, final norm and head.
+        self.plain = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
+        self.plain.blocks = nn.ModuleList()
 
     @torch.inference_mode()
     def forward(self, clip: Tensor) -> Tensor:
@@ -85,18 +121,38 @@ class Prepared(VideoModel):
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x, grid)
-        cls = last.cls(x, grid)
-        return self.plain._normed_cls(cls[:, None], len(clip))
+        return self.plain._normed_cls(last.cls(x, grid)[:, None], clip.shape[0])
+
+    def linears(self) -> Iterator[tuple[Any, str]]:
+        """The linear layers of the blocks, each as what holds it and the name there."""
+        for block in self.blocks:
+            for step in block.steps:
+                yield from ((step, name) for name in ("q", "k", "v", "out"))
+            yield from ((block, name) for name in ("fc1", "fc2"))
+
+
+def _calibrate(prepared: Prepared, clips: list[Tensor]) -> None:
+    """Put layers in 8 bits in the place of plain ones, for the range of inputs that clips bring them."""
+    plain: list[PlainLinear] = [getattr(*place) for place in prepared.linears()]
+    for layer in plain:
+        layer.watched = True
+    for clip in clips:
+        prepared(clip)
+    for place, layer in zip(prepared.linears(), plain, strict=True):
+        setattr(*place, Int8Linear(layer.weight, layer.bias, *layer.range))
+
+
+MakeLinear = Callable[[Tensor, Tensor], Linear]
 
 
 class PreparedBlock:
     """A block without the parameters of its norms, and without `fc`."""
 
-    def __init__(self, block: Block, dtype: torch.dtype, kind: type[Step]) -> None:
+    def __init__(self, block: Block, kind: type[Step], linear: MakeLinear) -> None:
         self.parallel = block.parallel
-        self.steps = [kind(block, prefix, step, dtype) for prefix, step in block.steps]
-        self.fc1 = _linear(*_behind_norm(block.norm2, block.mlp.fc1), dtype)
-        self.fc2 = _linear(block.mlp.fc2.weight, block.mlp.fc2.bias, dtype)
+        self.steps = [kind(block, prefix, step, linear) for prefix, step in block.steps]
+        self.fc1 = linear(*_behind_norm(block.norm2, block.mlp.fc1))
+        self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
 
     def __call__(self, x: Tensor, grid: Grid) -> Tensor:
         start = x
@@ -132,7 +188,7 @@ class Step:
 
     moves_cls = True
 
-    def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, dtype: torch.dtype) -> None:
+    def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, linear: MakeLinear) -> None:
         attn = block.get_submodule(f"{prefix}attn")
         norm = block.get_submodule(f"{prefix}norm1")
         assert isinstance(attn, Attention)
@@ -140,13 +196,13 @@ class Step:
         self.neighbourhood = neighbourhood
         self.num_heads = attn.num_heads
         weight, bias = _behind_norm(norm, attn.qkv)
-        self.q, self.k, self.v = (_linear(*part, dtype) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
+        self.q, self.k, self.v = (linear(*part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
         weight, bias = attn.proj.weight.double(), attn.proj.bias.double()
         if prefix:
             fc = block.get_submodule(f"{prefix}fc")
             assert isinstance(fc, nn.Linear)
             weight, bias = fc.weight.double() @ weight, fc.weight.double() @ bias + fc.bias.double()
-        self.out = _linear(weight, bias, dtype)
+        self.out = linear(weight, bias)
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         """`residual` and what the step makes of the tokens `x`, both (sequences, tokens, D)."""
@@ -186,8 +242,8 @@ class Whole(Step):
 class PerFrame(Step):
     """A step of divided attention on tokens by frame, (b t) (1 + n) d, each frame with its copy of CLS."""
 
-    def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, dtype: torch.dtype) -> None:
-        super().__init__(block, prefix, neighbourhood, dtype)
+    def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, linear: MakeLinear) -> None:
+        super().__init__(block, prefix, neighbourhood, linear)
         self.moves_cls = neighbourhood.name == "spatial"
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
@@ -195,12 +251,14 @@ class PerFrame(Step):
         q, k, v = self.q(normed), self.k(normed), self.v(normed)
         if self.moves_cls:
             out = self.out.add_to(residual, attend(q, k, v, self.num_heads))
-            cls = rearrange(out[:, 0], "(b t) d -> b t d", t=grid["t"])
-            cls.copy_(cls.mean(dim=1, keepdim=True).expand_as(cls))
+            mean = rearrange(out[:, :1], "(b t) 1 d -> b t 1 d", t=grid["t"]).mean(dim=1)
+            cls = repeat(mean, "b 1 d -> (b t) 1 d", t=grid["t"])
         else:
-            mixed = attend_over_time(q, k, v, self.num_heads, grid["t"])
-            out = self.out.add_to(residual, mixed)
-            out[:, 0] = residual[:, 0]
+            out = self.out.add_to(residual, attend_over_time(q, k, v, self.num_heads, grid["t"]))
+            cls = residual[:, :1]
+        if is_traced():  # which in-place changes are not for
+            return torch.cat([cls, out[:, 1:]], dim=1)
+        out[:, :1] = cls
         return out
 
     def cls_of(self, x: Tensor, grid: Grid) -> Tensor:
@@ -218,6 +276,10 @@ def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) ->
 
     One batched product for all places and heads, read and written where they lie.
     """
+    if is_traced():
+        q, k, v = (rearrange(x, "(b t) m (h d) -> b (m h) t d", t=t, h=num_heads) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return rearrange(mixed, "b (m h) t d -> (b t) m (h d)", h=num_heads)
     out = torch.empty_like(q)
     scale = (q.shape[-1] // num_heads) ** -0.5
     for clip in range(0, len(q), t):
@@ -242,7 +304,3 @@ def _behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]
     """Weight and bias of a linear layer that take over the scale and shift of the norm before it."""
     weight = linear.weight.double()
     return weight * norm.weight.double(), linear.bias.double() + weight @ norm.bias.double()
-
-
-def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> InferenceLinear:
-    return InferenceLinear(weight.detach(), bias.detach(), dtype)

@@ -155,7 +155,7 @@ class TimeSformer(VideoModel):
         Raises:
             ValueError: the clip has another number of axes or channels, or its sides are no multiples of the patch.
         """
-        return self._normed_cls(self.tokens(clip), len(clip))
+        return self._normed_cls(self.tokens(clip), clip.shape[0])
 
     def tokens(self, clip: Tensor) -> Tensor:
         """Tokens after the last block, before the final norm: (B, 1 + T*H'*W', D), CLS first, patches as (t h w).
@@ -228,7 +228,7 @@ class TimeSformer(VideoModel):
         if self.config.frames_apart:
             grid["t"] = 1
         x = rearrange(x, "b (s t) n d -> (b s) (t n) d", t=grid["t"])
-        return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=len(x)), x], dim=1), grid
+        return torch.cat([repeat(cls, "1 1 d -> b 1 d", b=x.shape[0]), x], dim=1), grid
 
     def _space_positions(self, h: int, w: int) -> Tensor:
         """Positions (1, h*w, D) of the patches of a frame, resized (nearest) when the grid is not the model's own."""

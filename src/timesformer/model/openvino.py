@@ -1,0 +1,81 @@
+"""A prepared model on OpenVINO, the fastest runtime for CPUs that was measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from timesformer.model.base import VideoModel
+
+if TYPE_CHECKING:
+    from timesformer.model.inference import Dtype, Prepared
+
+_INSTALL = "pip install 'timesformer[openvino]'"
+
+
+class OnOpenVINO(VideoModel):
+    """What `timesformer.prepare` returns for the backend `openvino`: for clips of the model's own size, any batch."""
+
+    architecture = "timesformer"
+
+    def __init__(self, prepared: Prepared, dtype: Dtype, calibration: list[Tensor]) -> None:
+        super().__init__()
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(f"backend='openvino' is not installed: {_INSTALL}") from error
+        config = prepared.config
+        self.config = config
+        self.classes, self.multi_label = prepared.classes, prepared.multi_label
+        self.preprocessing = prepared.preprocessing
+        shape = (config.in_channels, config.num_frames, *config.frame_size)
+        for _, step in config.steps:
+            step.comparisons(config.grid)  # makes its table of indices, if any, which must be a real one
+        batch = {"clip": {0: torch.export.Dim("batch")}}
+        with torch.no_grad():
+            exported = torch.export.export(
+                _FeaturesAndLogits(prepared), (torch.zeros(2, *shape),), dynamic_shapes=batch
+            )
+        graph = openvino.convert_model(exported)
+        if dtype == "int8":
+            graph = _quantised(graph, calibration)
+        precision = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}[dtype]
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        self._compiled = openvino.compile_model(graph, "CPU", options)
+        self._shape = shape
+
+    def _run(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        if clip.ndim != 5 or clip.shape[1:] != self._shape:
+            sizes = ", ".join(map(str, self._shape))
+            raise ValueError(f"clip of shape {tuple(clip.shape)}: a model on OpenVINO takes (B, {sizes})")
+        features, logits = self._compiled([clip.float().contiguous().numpy()]).values()
+        return torch.from_numpy(features.copy()), torch.from_numpy(logits.copy())
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self._run(clip)[1]
+
+    def features(self, clip: Tensor) -> Tensor:
+        return self._run(clip)[0]
+
+
+class _FeaturesAndLogits(nn.Module):
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        self.prepared = prepared
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.prepared._features(clip)
+        return features, self.prepared.plain.head(features)
+
+
+def _quantised(graph: object, clips: list[Tensor]) -> object:
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError(f"dtype='int8' on OpenVINO is not installed: {_INSTALL}") from error
+    data = nncf.Dataset([clip.float().contiguous().numpy() for clip in clips])
+    return nncf.quantize(
+        graph, data, model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED, subset_size=len(clips)
+    )
