@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend, is_traced
 from timesformer.model.base import VideoModel
-from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear
+from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 
 Dtype = Literal["float32", "bfloat16", "int8"]
@@ -42,7 +42,7 @@ def prepare(
     Args:
         model: what to prepare; it is left as it is.
         dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or on a CPU `int8` (weights
-            and inputs of the linear layers; the rest is float32).
+            and inputs of the linear layers; attention is bfloat16, the rest float32).
         backend: what computes: `torch`, or on a CPU `openvino` (`pip install timesformer[openvino]`).
         compile: put it through `torch.compile` as well.
         calibration: for `int8`, normalised clips (B, in_channels, F, H, W), a few dozen of the kind to be classified.
@@ -139,7 +139,9 @@ def _calibrate(prepared: Prepared, clips: list[Tensor]) -> None:
     for clip in clips:
         prepared(clip)
     for place, layer in zip(prepared.linears(), plain, strict=True):
-        setattr(*place, Int8Linear(layer.weight, layer.bias, *layer.range))
+        for_attention = place[1] in ("q", "k", "v")
+        dtype = torch.bfloat16 if for_attention else torch.float32
+        setattr(*place, Int8Linear(layer.weight, layer.bias, *layer.range, dtype))
 
 
 MakeLinear = Callable[[Tensor, Tensor], Linear]
@@ -176,7 +178,7 @@ class PreparedBlock:
         return self._mlp(steps[-1].cls(x, steps[-1].cls_of(x, grid), grid))
 
     def _mlp(self, x: Tensor) -> Tensor:
-        return self.fc2.add_to(x, self.fc1.gelu(_normalise(x)))
+        return mlp(x, _normalise(x), self.fc1, self.fc2)
 
 
 class Step:
@@ -222,7 +224,7 @@ class Whole(Step):
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         normed = _normalise(x)
-        q, k, v = self.q(normed), self.k(normed), self.v(normed)
+        q, k, v = project(normed, self.q, self.k, self.v)
         if _is_all(self.neighbourhood, grid):
             mixed = attend(q, k, v, self.num_heads)
         else:
@@ -235,7 +237,8 @@ class Whole(Step):
 
     def cls(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         normed = _normalise(x)
-        mixed = attend(self.q(normed[:, :1]), self.k(normed), self.v(normed), self.num_heads)
+        k, v = project(normed, self.k, self.v)
+        mixed = attend(self.q(normed[:, :1]), k, v, self.num_heads)
         return self.out.add_to(residual, mixed[:, 0])
 
 
@@ -248,7 +251,7 @@ class PerFrame(Step):
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         normed = _normalise(x)
-        q, k, v = self.q(normed), self.k(normed), self.v(normed)
+        q, k, v = project(normed, self.q, self.k, self.v)
         if self.moves_cls:
             out = self.out.add_to(residual, attend(q, k, v, self.num_heads))
             mean = rearrange(out[:, :1], "(b t) 1 d -> b t 1 d", t=grid["t"]).mean(dim=1)
@@ -266,7 +269,8 @@ class PerFrame(Step):
 
     def cls(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         normed = _normalise(x)
-        mixed = attend(self.q(normed[:, :1]), self.k(normed), self.v(normed), self.num_heads)
+        k, v = project(normed, self.k, self.v)
+        mixed = attend(self.q(normed[:, :1]), k, v, self.num_heads)
         mean = rearrange(mixed[:, 0], "(b t) d -> b t d", t=grid["t"]).mean(dim=1)
         return self.out.add_to(residual, mean)
 
@@ -274,7 +278,7 @@ class PerFrame(Step):
 def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) -> Tensor:
     """Attention of each place of a frame to the same place in all frames: (b t) m d, and so the output.
 
-    One batched product for all places and heads, read and written where they lie.
+    One batched product for all places and heads, which are read where they lie.
     """
     if is_traced():
         q, k, v = (rearrange(x, "(b t) m (h d) -> b (m h) t d", t=t, h=num_heads) for x in (q, k, v))
@@ -287,7 +291,7 @@ def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) ->
             x[clip : clip + t].view(t, x.shape[1] * num_heads, -1).transpose(0, 1) for x in (q, k, v, out)
         )
         scores = torch.baddbmm(queries.new_empty(()), queries, keys.transpose(1, 2), beta=0, alpha=scale)
-        torch.bmm(scores.softmax(dim=-1), values, out=mixed)
+        mixed.copy_(scores.softmax(dim=-1) @ values)
     return out
 
 

@@ -69,32 +69,60 @@ class PackedLinear:
 class Int8Linear:
     """By oneDNN on a CPU in 8 bits: weights symmetric for each output, inputs by one scale for a range seen before.
 
-    Inputs and outputs are float32 all the same.
+    Takes float32, bfloat16, or what is in 8 bits already (see `quantise`); gives `out`, float32 or bfloat16.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, low: float, high: float) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, low: float, high: float, out: torch.dtype) -> None:
         self.scale = max(high - low, 1e-12) / 255
         self.zero = round(-low / self.scale)
         self.scales = weight.abs().amax(dim=1).clamp(min=1e-12) / 127
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
         self.weight: Tensor = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.bias = bias
+        self.bias, self.out = bias, out
+        self._zero_and_half = torch.tensor(self.zero + 0.5)  # the half: conversion cuts off, and is to round
 
-    def _product(self, x: Tensor, post: str, algorithm: str = "") -> Tensor:
-        quantised = torch.add(torch.tensor(float(self.zero)), x, alpha=1 / self.scale)
-        quantised = quantised.round_().clamp_(0, 255).to(torch.uint8)
+    def quantise(self, x: Tensor) -> Tensor:
+        """This layer's input in 8 bits."""
+        if x.dtype == torch.uint8:
+            return x
+        return torch.add(self._zero_and_half, x.float(), alpha=1 / self.scale).clamp_(0, 255.99).to(torch.uint8)
+
+    def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            quantised, self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
-            1.0, 0, torch.float32, post, [], algorithm,
+            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
+            1.0, 0, self.out, "none", [], "",
         )  # fmt: skip
         return out
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._product(x, "none")
-
     def gelu(self, x: Tensor) -> Tensor:
-        return self._product(x, "gelu", "none")
+        raise NotImplementedError("GELU goes straight into the next layer's 8 bits: gelu_into")
+
+    def gelu_into(self, following: Int8Linear, x: Tensor) -> Tensor:
+        """GELU of a call, in 8 bits as the following layer's input."""
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
+            following.scale, following.zero, torch.uint8, "gelu", [], "none",
+        )  # fmt: skip
+        return out
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        return residual + self(x)
+        out: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, residual, self.bias,
+            1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], "",
+        )  # fmt: skip
+        return out
+
+
+def project(x: Tensor, *layers: Linear) -> list[Tensor]:
+    """The same input through several layers, put into 8 bits once if they are of 8 bits."""
+    first = layers[0]
+    x = first.quantise(x) if isinstance(first, Int8Linear) else x
+    return [layer(x) for layer in layers]
+
+
+def mlp(residual: Tensor, x: Tensor, first: Linear, second: Linear) -> Tensor:
+    """`residual` + second(GELU(first(x)))."""
+    if isinstance(first, Int8Linear) and isinstance(second, Int8Linear):
+        return second.add_to(residual, first.gelu_into(second, x))
+    return second.add_to(residual, first.gelu(x))
