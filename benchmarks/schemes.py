@@ -23,7 +23,7 @@ def main() -> None:
     models = {scheme: TimeSformer(base.replace(attention=scheme, depth=DEPTH)).eval() for scheme in SCHEMES}
     jobs = {scheme: (lambda model=model: model(clip)) for scheme, model in models.items()}
     seconds = interleaved(jobs, rounds=5, warm_up=1)
-    whole = {scheme: profile(base.replace(attention=scheme), repeats=1) for scheme in SCHEMES}
+    whole = {scheme: profile(TimeSformer(base.replace(attention=scheme)), repeats=1) for scheme in SCHEMES}
     peaks = {scheme: found.measured.peak_memory_bytes for scheme, found in whole.items() if found.measured}
     joint = "joint_space_time"
     write_result(

@@ -1,0 +1,181 @@
+"""Inference against every public peer and against the machine's limit: base model, divided attention.
+
+Peers: Hugging Face's TimeSformer, eager, by torch.compile, and on OpenVINO; all with the same weights. The limit is the
+matrix products and attention that the prepared model does, at its own shapes, and nothing else. Everything that is
+compared runs in turn in this process. Needs the extra `dev`.
+
+    python benchmarks/inference.py [--frames 8] [--size 224] [--batch 1] [--dtype float32 bfloat16 int8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from machine import interleaved, write_result
+from torch import Tensor, nn
+from transformers import TimesformerForVideoClassification
+
+import timesformer
+from timesformer.model.attention import attend
+from timesformer.model.inference import PerFrame, Prepared, attend_over_time
+from timesformer.model.linear import PackedLinear
+from timesformer.model.weights import convert
+
+NAMES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def hugging_face(model: timesformer.TimeSformer) -> nn.Module:
+    """The same weights in transformers' model."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder) / "ours")
+        convert(Path(folder) / "ours", Path(folder) / "theirs", "huggingface")
+        peer: nn.Module = TimesformerForVideoClassification.from_pretrained(Path(folder) / "theirs")
+    return peer.eval()
+
+
+class Logits(nn.Module):
+    """transformers' model for clips (B, 3, F, H, W)."""
+
+    def __init__(self, peer: nn.Module) -> None:
+        super().__init__()
+        self.peer = peer
+
+    def forward(self, clip: Tensor) -> Tensor:
+        logits: Tensor = self.peer(clip.transpose(1, 2)).logits
+        return logits
+
+
+def on_openvino(peer: Logits, clip: Tensor, dtype: str) -> Callable[[], Any]:
+    with torch.no_grad():
+        graph = openvino.convert_model(torch.export.export(peer, (clip,)))
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": NAMES[dtype]}
+    compiled = openvino.compile_model(graph, "CPU", options)
+    array = clip.numpy()
+    return lambda: compiled([array])
+
+
+def products(prepared: Prepared, clip: Tensor) -> Callable[[], None]:
+    """The prepared model's matrix products and attention alone, on numbers of the same shapes."""
+    config, dtype, b = prepared.config, prepared.dtype, len(clip)
+    grid, dim, heads = config.grid, config.embed_dim, config.num_heads
+    t, n = grid["t"], grid["h"] * grid["w"]
+    tokens = torch.randn(b * t, 1 + n, dim, dtype=dtype)
+    pixels = torch.randn(b * t * n, 3 * config.patch_size**2, dtype=dtype)
+    embed = PackedLinear(torch.randn(dim, pixels.shape[1], dtype=dtype), torch.zeros(dim, dtype=dtype))
+
+    def steps(last: bool, block: Any) -> Iterator[Callable[[], Any]]:
+        for step in block.steps:
+            assert isinstance(step, PerFrame)
+            some = tokens[:, :1] if last and step.moves_cls else tokens
+            yield from (lambda layer=layer: layer(tokens) for layer in (step.k, step.v))
+            yield from (lambda layer=layer, x=some: layer(x) for layer in (step.q, step.out))
+            if step.moves_cls:
+                yield lambda x=some: attend(x, tokens, tokens, heads)
+            else:
+                yield lambda: attend_over_time(tokens, tokens, tokens, heads, t)
+        some = tokens[:b, 0] if last else tokens
+        hidden = torch.randn(*some.shape[:-1], int(dim * config.mlp_ratio), dtype=dtype)
+        yield lambda x=some: block.fc1(x)
+        yield lambda x=hidden: block.fc2(x)
+
+    *blocks, end = prepared.blocks
+    jobs = [job for block in blocks for job in steps(False, block)] + list(steps(True, end))
+
+    def run() -> None:
+        embed(pixels)
+        for job in jobs:
+            job()
+
+    return run
+
+
+@torch.inference_mode()
+def compare(frames: int, size: int, batch: int, dtypes: list[str], rounds: int, **options: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    # A copy made outside inference mode, so that it can be exported.
+    with torch.inference_mode(False):
+        model = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, **options).eval()
+        peer = Logits(hugging_face(model))
+        clip = torch.randn(batch, 3, frames, size, size)
+        jobs: dict[str, Callable[[], Any]] = {}
+        limits = []
+        for dtype in dtypes:
+            if dtype == "int8":
+                jobs["ours, int8"] = run(timesformer.prepare(model, "int8", calibration=[clip]), clip)
+                fast = timesformer.prepare(model, "int8", backend="openvino", calibration=list(clip.split(1)))
+                jobs["ours on OpenVINO, int8"] = run(fast, clip)
+                continue
+            kind = getattr(torch, dtype)
+            cast = clip.to(kind)
+            theirs = Logits(hugging_face(model)).to(kind)
+            prepared = timesformer.prepare(model, dtype)  # type: ignore[arg-type]
+            assert isinstance(prepared, Prepared)
+            jobs[f"Hugging Face, {dtype}"] = run(theirs, cast)
+            jobs[f"Hugging Face compiled, {dtype}"] = run(torch.compile(theirs), cast)
+            jobs[f"Hugging Face on OpenVINO, {dtype}"] = on_openvino(peer, clip, dtype)
+            jobs[f"plain, {dtype}"] = run(model if dtype == "float32" else _cast(model, kind), cast)
+            jobs[f"ours, {dtype}"] = run(prepared, clip)
+            fast = timesformer.prepare(model, dtype, backend="openvino")  # type: ignore[arg-type]
+            jobs[f"ours on OpenVINO, {dtype}"] = run(fast, clip)
+            jobs[f"limit, {dtype}"] = products(prepared, clip)
+            limits.append(dtype)
+    expected = model(clip)
+    differences = {
+        name: float((torch.as_tensor(logits) - expected).abs().max() / expected.abs().max())
+        for name, job in jobs.items()
+        if isinstance(logits := job(), Tensor)
+    }
+    seconds = interleaved(jobs, rounds=rounds, warm_up=1)
+    best = {
+        dtype: min(seconds[f"Hugging Face, {dtype}"], seconds[f"Hugging Face compiled, {dtype}"]) for dtype in limits
+    }
+    ratios = {}
+    for dtype in limits:
+        ratios[f"speed over Hugging Face's best, {dtype}"] = best[dtype] / seconds[f"ours, {dtype}"]
+        on = min(seconds[f"ours, {dtype}"], seconds[f"ours on OpenVINO, {dtype}"])
+        theirs = seconds[f"Hugging Face on OpenVINO, {dtype}"]
+        ratios[f"best backend's speed over Hugging Face on OpenVINO, {dtype}"] = theirs / on
+        ratios[f"time over the limit, {dtype}"] = seconds[f"ours, {dtype}"] / seconds[f"limit, {dtype}"]
+    if "int8" in dtypes and "float32" in dtypes:
+        for name in ("ours, int8", "ours on OpenVINO, int8"):
+            ratios[f"{name}: speed over Hugging Face in float32"] = best["float32"] / seconds[name]
+    return {
+        "clip": f"{batch} x {frames} x {size} x {size}",
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "milliseconds": {name: round(1000 * value, 1) for name, value in seconds.items()},
+        "largest difference of logits from the plain model's, relative": {
+            name: float(f"{value:.2g}") for name, value in differences.items()
+        },
+    }
+
+
+def _cast(model: timesformer.TimeSformer, kind: torch.dtype) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(model).to(kind)
+
+
+def run(model: nn.Module, clip: Tensor) -> Callable[[], Tensor]:
+    return lambda: model(clip).float()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "int8"])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    found = compare(args.frames, args.size, args.batch, args.dtype, args.rounds)
+    write_result(f"inference_{args.batch}x{args.frames}x{args.size}", found)
+
+
+if __name__ == "__main__":
+    main()
