@@ -22,7 +22,7 @@ from torch import nn
 import timesformer
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.evaluation.protocols import Clips
-from timesformer.evaluation.views import load_views, view_logits
+from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.predictor import VideoClassifier
 from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
 from timesformer.video.decode import VideoError, VideoReader
@@ -261,3 +261,39 @@ def test_the_command_under_torchrun_writes_what_it_writes_alone(
         assert done.stdout.count("top1") == 1, "one process speaks"
     for name in ("predictions.csv", "metrics.json", "confusion.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_batches_are_halved_where_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
+    sizes: list[int] = []
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            if len(clips) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            sizes.append(len(clips))
+            return clips.mean(dim=(2, 3, 4))
+
+    views = torch.randint(0, 256, (11, 2, 8, 8, 3), dtype=torch.uint8)
+    logits = view_logits(Small(), views, batch_size=8)
+    assert sizes == [2, 2, 2, 2, 2, 1]
+    assert "memory ran out with 8 views at a time: going on with 4" in caplog.text
+    expected = torch.cat([view_logits(Small(), view[None]) for view in views])
+    torch.testing.assert_close(logits, expected)
+
+    class Broken(Small):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        view_logits(Broken(), views)
+
+
+def test_usual_batches_are_of_like_pixels() -> None:
+    def batch(frames: int, size: int) -> int:
+        return usual_batch(Preprocessing(frames, 1, "clip", size))
+
+    assert (batch(8, 224), batch(96, 224), batch(16, 448), batch(8, 32)) == (16, 1, 2, 64)

@@ -78,6 +78,14 @@ def test_a_part_is_another_on_other_images_or_another_seed(tmp_path: Path) -> No
     assert all(again[name].file != jobs[name].file for name in names)
 
 
+def test_an_option_that_is_spelled_out_is_no_other_training(tmp_path: Path) -> None:
+    plain = running.Part("mini", (), 0, tmp_path / "data" / "motion", tmp_path)
+    for settings in (("label_smoothing=0.0",), ("model.order=time_space",), ("data.trim=0",)):
+        assert running.Part("mini", settings, 0, plain.data, tmp_path).folder == plain.folder
+    for settings in (("label_smoothing=0.1",), ("model.order=parallel",), ("data.trim=0.1",)):
+        assert running.Part("mini", settings, 0, plain.data, tmp_path).folder != plain.folder
+
+
 @pytest.mark.parametrize(
     ("table", "row", "parameters", "tera"),
     [

@@ -377,3 +377,34 @@ def test_a_head_of_other_classes_is_not_taken_for_ours(
         model = train(other, tmp_path / "other", recipe(f"init={tmp_path / 'first'}", *still))
     assert "head not loaded: its classes are others" in caplog.text
     assert (model.state_dict()["head.weight"] - first.state_dict()["head.weight"]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("frozen", [0, 1, -1])
+def test_frozen_blocks_stay_as_they_are(videos: Path, tmp_path: Path, frozen: int) -> None:
+    choices = recipe("model.depth=2", f"frozen_blocks={frozen}", "epochs=1", "activation_checkpointing=true")
+    listed = read_videos(videos, "train")
+    torch.manual_seed(choices.seed)
+    before = {name: value.clone() for name, value in make_model(choices, listed).state_dict().items()}
+    after = train(listed, tmp_path / "run", choices).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = {name.rsplit(".", 2)[0] for name in changed if name.endswith("attn.qkv.weight")}
+    assert "head.weight" in changed
+    assert ("patch_embed.proj.weight" in changed) == ("cls_token" in changed) == (frozen == 0)
+    assert len({part.split(".")[1] for part in parts}) == {0: 2, 1: 1, -1: 0}[frozen]
+    if frozen == 1:
+        assert all(not name.startswith("blocks.0.") for name in changed)
+
+
+def test_a_step_of_the_head_alone_keeps_no_activations() -> None:
+    model = timesformer.create_model("timesformer_tiny", depth=2, image_size=32, num_frames=2, num_classes=3)
+    model.freeze(-1)
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        loss = model.train()(torch.randn(2, 3, 2, 32, 32)).sum()
+    loss.backward()
+    assert sum(tensor.numel() for tensor in kept) < 10 * 2 * 192
+    assert model.head.weight.grad is not None
+    assert model.blocks[0].mlp.fc1.weight.grad is None
+    assert not model.blocks[1].drop_path.training
+    with pytest.raises(ValueError, match=r"frozen_blocks=3 is not in -1\.\.2"):
+        model.freeze(3)

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from timesformer import distributed
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
-from timesformer.evaluation.views import load_views, view_logits
+from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.files import replace_file, save_figure, write_json
 from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
@@ -168,7 +168,7 @@ def evaluate(
     crops: int = 1,
     protocol: Protocol = PROTOCOLS["paper"],
     workers: int = 1,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     on_video: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score every video of a list by all its views. A video that can't be read is listed and left out.
@@ -183,12 +183,13 @@ def evaluate(
         clips, crops: the views of a video, see `load_views`.
         protocol: where clips are, and how the views' scores become the video's.
         workers: processes that decode; 0 decodes in this one.
-        batch_size: views that go through the model at a time, across videos.
+        batch_size: views that go through the model at a time, across videos; see `usual_batch`.
         on_video: called after each video.
     """
     model.eval()
     dataset = ViewDataset(videos, preprocessing, clips, crops, protocol)
     # Videos go through the model in blocks that do not depend on the number of processes, and so nor do their scores.
+    batch_size = batch_size or usual_batch(preprocessing)
     size = 1 if clips == "cover" else max(1, batch_size // (clips * crops))
     starts = range(0, len(videos.items), size)[distributed.rank() :: distributed.world_size()]
     mine = [index for start in starts for index in range(start, min(start + size, len(videos.items)))]

@@ -38,7 +38,7 @@ def video_features(
         The videos that could be read, and their features (N, D).
     """
     model.eval()
-    device = next(model.parameters()).device
+    device = next(model.parameters(), torch.empty(0)).device
     items, features = [], []
     dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"])
     for index, views in load(dataset, workers=workers, batch_size=None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import normalize, resize_short_side, spatial_crops
+
+logger = logging.getLogger(__name__)
 
 
 def load_views(
@@ -51,6 +54,15 @@ def load_views(
     return rearrange(views, "k crop f h w c -> (k crop) f h w c")
 
 
+def usual_batch(preprocessing: Preprocessing) -> int:
+    """How many views go through a model at a time, unless asked otherwise: 16 of 8 frames of 224 px, or as many pixels.
+
+    More at a time are hardly faster, even on a GPU, and this many need little memory at any size of a view.
+    """
+    pixels = preprocessing.num_frames * preprocessing.image_size**2
+    return min(64, max(1, 16 * 8 * 224**2 // pixels))
+
+
 @torch.inference_mode()
 def view_logits(model: nn.Module, views: Tensor, *, batch_size: int = 16) -> Tensor:
     """Logits (V, classes) of each view, float32 on the CPU.
@@ -58,10 +70,25 @@ def view_logits(model: nn.Module, views: Tensor, *, batch_size: int = 16) -> Ten
     Args:
         model: maps clips (B, 3, F, S, S) to logits (B, classes).
         views: uint8 (V, F, S, S, 3).
-        batch_size: views that go through the model at a time.
+        batch_size: views that go through the model at a time; halved, as often as need be, where memory runs out.
     """
-    device = next(model.parameters()).device
-    logits = []
-    for part in views.split(batch_size):
-        logits.append(model(torch.stack([normalize(view) for view in part]).to(device)).float().cpu())
+    device = next(model.parameters(), torch.empty(0)).device
+    logits: list[Tensor] = []
+    done = 0
+    while done < len(views):
+        part = views[done : done + batch_size]
+        try:
+            clips = torch.stack([normalize(view) for view in part]).to(device)
+            logits.append(model(clips).float().cpu())
+            done += len(part)
+        except RuntimeError as error:
+            if len(part) == 1 or not _out_of_memory(error):
+                raise
+            batch_size = len(part) // 2
+            logger.warning("memory ran out with %d views at a time: going on with %d", len(part), batch_size)
     return torch.cat(logits)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, on a GPU or on the CPU, which has no exception of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -131,6 +131,7 @@ class TimeSformer(VideoModel):
         self.norm = LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.head = _head(config)
+        self._frozen: list[nn.Module] = []
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -144,6 +145,32 @@ class TimeSformer(VideoModel):
                     nn.init.zeros_(module.weight)
                 else:
                     nn.init.trunc_normal_(module.weight, std=0.02)
+
+    def freeze(self, blocks: int) -> None:
+        """Let the embedding and the lowest blocks stay as they are in training; nothing is computed to change them.
+
+        Args:
+            blocks: how many, from 0 up (0 frees all); -1 is all, so that only the last norm and the head learn.
+
+        Raises:
+            ValueError: more blocks than there are.
+        """
+        if not -1 <= blocks <= len(self.blocks):
+            raise ValueError(f"frozen_blocks={blocks} is not in -1..{len(self.blocks)}")
+        self.requires_grad_(True)
+        count = len(self.blocks) if blocks == -1 else blocks
+        self._frozen = [self.patch_embed, *self.blocks[:count]] if count else []
+        for module in self._frozen:
+            module.requires_grad_(False).eval()
+        for token in (self.cls_token, self.pos_embed, self.time_embed):
+            if token is not None:
+                token.requires_grad_(not count)
+
+    def train(self, mode: bool = True) -> TimeSformer:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, clip: Tensor) -> Tensor:
         logits: Tensor = self.head(self.dropout(self.features(clip)))
@@ -197,7 +224,7 @@ class TimeSformer(VideoModel):
         return [found[number] for number in wanted]
 
     def _run(self, block: nn.Module, x: Tensor, grid: Grid) -> Tensor:
-        if self.activation_checkpointing and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled() and block not in self._frozen:
             out: Tensor = checkpoint(block, x, grid, use_reentrant=False)
         else:
             out = block(x, grid)

@@ -58,14 +58,29 @@ class Part:
 
     @cached_property
     def folder(self) -> Path:
-        recipe = asdict(self.load_recipe())
-        options, _ = recipe.pop("model"), recipe.pop("init_from_image") if self.start else None
+        recipe = self.load_recipe()
+        options = dict(recipe.model)
         with torch.device("meta"):
             model = models.create(options.pop("name", "timesformer_base"), **options)
+        # What is at its default is left out: an option that is new leaves old results valid.
+        told = _differences(asdict(recipe), asdict(Recipe()))
+        told.pop("model", None)
+        if self.start:
+            told["init_from_image"] = self.start.folder.name
         data = self.data.relative_to(self.out) if self.data.is_relative_to(self.out) else self.data.absolute()
-        start = self.start.folder.name if self.start else ""
-        told = json.dumps([model.architecture, asdict(model.config), recipe, str(data), start])
-        return self.out / "parts" / hashlib.sha256(told.encode()).hexdigest()[:16]
+        config = _differences(asdict(model.config), asdict(type(model.config)()))
+        key = json.dumps([model.architecture, config, told, str(data)], sort_keys=True)
+        return self.out / "parts" / hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def _differences(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not the defaults, level by level."""
+    found = {}
+    for name, value in values.items():
+        if value != defaults.get(name):
+            both = isinstance(value, dict) and isinstance(defaults.get(name), dict)
+            found[name] = _differences(value, defaults[name]) if both else value
+    return found
 
 
 @dataclass(frozen=True)

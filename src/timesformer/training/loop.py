@@ -282,6 +282,10 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
     config = model.config
     if not isinstance(config.image_size, int):
         raise TrainingError(f"image_size={config.image_size}: training crops are squares, give one number")
+    if isinstance(model, TimeSformer):
+        model.freeze(recipe.frozen_blocks)
+    elif recipe.frozen_blocks:
+        raise TrainingError(f"frozen_blocks={recipe.frozen_blocks}: only a TimeSformer's blocks can be frozen")
     model.classes = videos.classes
     model.multi_label = videos.multi_label
     model.preprocessing = Preprocessing(

@@ -104,6 +104,8 @@ class Recipe:
     initialization: Literal["released", "scratch", "pretrained"] = "released"
     """first weights of all that `init` or an image model does not give: as released, or for training from nothing;
     `pretrained`: there are none, a model must be given"""
+    frozen_blocks: int = 0
+    """lowest blocks that stay as they are, and the embedding with them; -1: all, only the last norm and head learn"""
     data: DataRecipe = field(default_factory=DataRecipe)
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     epochs: int = 15
