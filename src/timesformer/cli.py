@@ -19,6 +19,7 @@ from timesformer import __version__
 
 if TYPE_CHECKING:
     from timesformer.evaluation.protocols import Clips
+    from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
@@ -27,6 +28,7 @@ MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder 
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
 # so that help and wrong use are answered at once.
 console = Console(stderr=True, highlight=False)
+CALIBRATION = 48  # videos that ranges of 8 bits are taken from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +54,17 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
 
-    return (MemoryError, WeightsError, TrainingError, RecipeError, DataError, VideoError, ValueError, OSError)
+    return (
+        ImportError,
+        MemoryError,
+        WeightsError,
+        TrainingError,
+        RecipeError,
+        DataError,
+        VideoError,
+        ValueError,
+        OSError,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol", choices=["paper", "released"], default="paper",
         help="clips and crops by default, where clips lie, how scores are averaged (default: %(default)s, 1 x 3)",
     )  # fmt: skip
+    _add_speed(evaluate)
     _add_views(evaluate)
     evaluate.add_argument(
         "--split", default="test", choices=["train", "val", "test"],
@@ -106,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(predict)
     predict.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, or folder of frames")
     predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
+    _add_speed(predict)
     _add_views(predict)
     predict.set_defaults(clips=1, crops=1)
     _add_json(predict)
@@ -178,6 +192,29 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="model options, as in num_heads=6"
     )
+
+
+def _add_speed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "int8"], help="rewrite the model for speed, to compute in this"
+    )
+    parser.add_argument("--backend", choices=["torch", "openvino"], help="the same, to be run by this (default: torch)")
+    parser.add_argument("--calibrate", type=Path, metavar="DIR", help="for int8: videos of the kind to be classified")
+
+
+def _classifier(args: argparse.Namespace) -> VideoClassifier:
+    """The model of a command, rewritten for speed if it is asked for."""
+    from timesformer.predictor import VideoClassifier
+    from timesformer.video.datasets import read_videos, splits
+
+    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
+    if not (args.dtype or args.backend):
+        return classifier
+    own = splits(args.calibrate) if args.calibrate else []
+    split = next((name for name in ("train", "val", "test") if name in own), "train")
+    videos = read_videos(args.calibrate, split).items if args.calibrate else ()
+    some = [item.path for item in videos[:: max(1, len(videos) // CALIBRATION)][:CALIBRATION]]
+    return classifier.prepared(args.dtype or "float32", backend=args.backend or "torch", calibration=some)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -335,10 +372,9 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
-    from timesformer.predictor import VideoClassifier
     from timesformer.video.datasets import read_videos, splits
 
-    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
+    classifier = _classifier(args)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
     _tell_missing(videos)
     if args.data.is_dir() and args.split not in (own := splits(args.data)):
@@ -373,10 +409,9 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
-    from timesformer.predictor import VideoClassifier
     from timesformer.video.decode import VideoError
 
-    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
+    classifier = _classifier(args)
     results: list[dict[str, Any]] = []
     with track(console, "predict", len(args.videos)) as advance:
         for video in args.videos:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import load_views, view_logits
 from timesformer.model.base import VideoModel
+from timesformer.model.inference import Backend, Dtype, prepare
+from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
 from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.transforms import normalize
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,26 @@ class VideoClassifier:
     ) -> VideoClassifier:
         """A classifier from whatever `timesformer.load_model` takes, or a trained baseline."""
         return cls(load(source, **overrides), device=device)
+
+    def prepared(
+        self, dtype: Dtype = "float32", *, backend: Backend = "torch", calibration: Iterable[str | Path] = ()
+    ) -> VideoClassifier:
+        """A classifier whose model is rewritten for speed: see `timesformer.prepare`.
+
+        Args:
+            dtype, backend: as `timesformer.prepare` takes them.
+            calibration: for `int8`, a few dozen videos of the kind to be classified; one clip of each is looked at.
+
+        Raises:
+            ValueError: the model is no TimeSformer, or as `timesformer.prepare`.
+            VideoError: a video can't be read.
+        """
+        if not isinstance(self.model, TimeSformer):
+            raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a TimeSformer, not {self.model.architecture}")
+        views = (load_views(video, self.preprocessing) for video in calibration)
+        clips = [torch.stack([normalize(view) for view in some]) for some in views]
+        model = prepare(self.model, dtype, backend=backend, calibration=clips)
+        return VideoClassifier(model, preprocessing=self.preprocessing, device=self.device)
 
     def scores(self, video: str | Path, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""

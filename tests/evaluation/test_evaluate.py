@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 import timesformer
+from timesformer.cli import main
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.evaluation.protocols import Clips
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
@@ -297,3 +298,22 @@ def test_usual_batches_are_of_like_pixels() -> None:
         return usual_batch(Preprocessing(frames, 1, "clip", size))
 
     assert (batch(8, 224), batch(96, 224), batch(16, 448), batch(8, 32)) == (16, 1, 2, 64)
+
+
+def test_a_prepared_classifier_says_the_same(videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path) -> None:
+    model.preprocessing = PREPROCESSING.to_dict()
+    model.classes = videos.classes
+    model.save_pretrained(tmp_path / "model")
+    model.preprocessing, model.classes = None, None
+    classifier = VideoClassifier.from_pretrained(tmp_path / "model")
+    paths = [item.path for item in videos.items]
+    plain = torch.stack([classifier.scores(path) for path in paths])
+    for dtype, apart in (("float32", 1e-5), ("bfloat16", 0.03), ("int8", 0.05)):
+        fast = classifier.prepared(dtype, calibration=paths[:8])  # type: ignore[arg-type]
+        assert fast.classes == videos.classes
+        assert (torch.stack([fast.scores(path) for path in paths]) - plain).abs().max() < apart
+    out = tmp_path / "out.json"
+    command = ["evaluate", str(tmp_path / "model"), "--data", str(videos.source), "--dtype", "int8", "--json", str(out)]
+    assert main([*command, "--calibrate", str(videos.source)]) == 0
+    assert json.loads(out.read_text())["videos"] == 16
+    assert main(command) == 1, "8 bits need videos to be set by"
