@@ -23,6 +23,9 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from timesformer.model.layers import Linear
+from timesformer.model.tracing import is_traced
+
 
 class Grid(TypedDict):
     """The patch grid of a clip: frames, rows and columns."""
@@ -155,11 +158,6 @@ class Lookup:
 _CACHED = 2**22  # elements
 
 
-def is_traced() -> bool:
-    """Whether a graph is made of what runs, for any size of batch, instead of a result."""
-    return torch.compiler.is_compiling() or torch.compiler.is_exporting()
-
-
 def _take(x: Tensor, indices: Tensor) -> Tensor:
     """Tokens (B, N, D) by indices (groups, tokens): (B * groups, tokens, D)."""
     # index_select: its gradient is several times faster than that of x[:, indices] on the CPU.
@@ -248,8 +246,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Every token of `x` (groups, tokens, D) attends to all of its group."""

@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend, is_traced
+from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend
 from timesformer.model.base import VideoModel
 from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
+from timesformer.model.tracing import is_traced
 
 Dtype = Literal["float32", "bfloat16", "int8"]
 Backend = Literal["torch", "openvino"]

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
 from timesformer.model.base import VideoConfig, VideoModel
+from timesformer.model.layers import Linear
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -340,10 +341,10 @@ class Block(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
+        self.fc1 = Linear(dim, hidden)
         self.act = nn.GELU()
         self.drop = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(self.drop(self.act(self.fc1(x))))
