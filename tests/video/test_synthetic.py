@@ -12,8 +12,8 @@ import pytest
 from timesformer.video.synthetic import Frames, Task, class_names, render, write_dataset, write_video
 
 
-def clip(task: Task, label: int, seed: int = 0) -> Frames:
-    return render(task, label, np.random.default_rng(seed))
+def clip(task: Task, label: int, seed: int = 0, num_frames: int = 32) -> Frames:
+    return render(task, label, np.random.default_rng(seed), num_frames=num_frames)
 
 
 def bag(frames: Frames) -> Counter[bytes]:
@@ -74,23 +74,42 @@ def steps(phases: list[float]) -> np.ndarray:
     return (np.diff(phases) + np.pi) % (2 * np.pi) - np.pi
 
 
-def test_appearance_is_in_every_frame() -> None:
-    """The colour in the middle of the shape, and how much of its bounding box the shape fills."""
-    for label, name in enumerate(class_names("appearance")):
-        colour, shape = name.split("_")
-        for frame in clip("appearance", label, seed=label).astype(int):
-            mask = frame.max(-1) > 130
+@pytest.mark.parametrize("task", ["appearance", "shapes"])
+def test_appearance_is_in_every_frame(task: Task) -> None:
+    """Clips of two classes with the same chances differ in every frame, and there in one place alone."""
+    names = class_names(task)
+    for label, other in ((0, 1), (0, 2), (3, 7)):
+        one, two = (clip(task, which, seed=5).astype(int) for which in (label, other))
+        colours: list[list[np.ndarray]] = [[], []]
+        for frame, changed in zip(one, two, strict=True):
+            mask = abs(frame - changed).max(-1) > 0
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            assert min(rows[0], columns[0], 63 - rows[-1], 63 - columns[-1]) > 0  # nothing is cut off
-            filled = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean()
-            assert ("disc" if filled > 0.6 else "cross") == shape
-            red, green, blue = frame[mask].mean(0) > 125
-            assert (red, green, blue) == {
-                "red": (True, False, False),
-                "blue": (False, False, True),
-                "green": (False, True, False),
-                "yellow": (True, True, False),
-            }[colour]
+            assert mask.sum() > 20
+            assert max(np.ptp(rows), np.ptp(columns)) < 0.75 * 64, "the clutter is the same"
+            assert min(rows[0], columns[0], 63 - rows[-1], 63 - columns[-1]) >= 0
+            for seen, picture in zip(colours, (frame, changed), strict=True):
+                seen.append(picture[mask].mean(0))
+        same_colour = names[label].split("_")[0] == names[other].split("_")[0]
+        apart = np.abs(np.mean(colours[0], 0) - np.mean(colours[1], 0)).max()
+        assert same_colour or apart > 60
+
+
+def test_steps_are_told_by_their_order_over_long_times() -> None:
+    """Every row flashes in both colours, the class says which first, and rows differ in the time between."""
+    apart: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for label in range(8):
+        frames = clip("steps", label, seed=label, num_frames=96).astype(int)
+        for row in range(3):
+            band = frames[:, 22 * row : 22 * row + 20]
+            red = (band[..., 0] - band[..., 2] > 90).any((1, 2))
+            blue = (band[..., 2] - band[..., 0] > 90).any((1, 2))
+            assert red.sum() == blue.sum() == 4
+            first_red, first_blue = red.argmax(), blue.argmax()
+            assert (first_blue < first_red) == bool(label >> (2 - row) & 1)
+            apart[row].append(abs(int(first_blue) - int(first_red)))
+    assert max(apart[0]) <= 14
+    assert 22 <= min(apart[1]) <= max(apart[1]) <= 28
+    assert min(apart[2]) >= 60
 
 
 @pytest.mark.parametrize(("size", "num_frames"), [(16, 8), (32, 9), (48, 13), (96, 33)])
@@ -139,7 +158,7 @@ def test_same_seed_same_pixels_and_a_larger_split_extends(tmp_path: Path) -> Non
 
 
 def test_errors_leave_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'dance' is unknown; allowed: appearance, motion"):
+    with pytest.raises(ValueError, match="'dance' is unknown; allowed: appearance, motion, shapes, steps"):
         write_dataset(tmp_path / "x", "dance")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="63, 32; allowed: an even size"):
         write_dataset(tmp_path / "x", "motion", size=63)

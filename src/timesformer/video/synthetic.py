@@ -3,7 +3,8 @@
 Two tasks of eight classes each part what a model can see from what it must follow through time:
 
 `appearance`
-    Two shapes in four colours. Every single frame shows the class; the motion is random and says nothing.
+    Two shapes in four colours, before clutter. Every single frame shows the class; the motion is random and says
+    nothing.
 
 `motion`
     Three acts, each of which is played either as it was filmed or backwards, which is the class (2 x 2 x 2):
@@ -163,14 +164,27 @@ def write_video(path: Path, frames: Frames, fps: int) -> None:
 
 def _appearance(name: str, rng: np.random.Generator, size: int, num_frames: int) -> Frames:
     colour, shape = name.split("_")
-    background = _background(rng, size)
-    radius = size * rng.uniform(0.26, 0.32)
+    background = _clutter(rng, _background(rng, size))
+    radius = size * rng.uniform(0.16, 0.3)
     margin = 1.1 * radius + 1  # the shape is never cut off
     first, last = rng.uniform(margin, size - margin, (2, 2))
     x, y = np.linspace(first, last, num_frames).T
     dx, dy = _offsets(size, x, y)
-    distance = _outline(shape, dx / radius, dy / radius) * radius
-    return _expose(rng, background, _soft(distance), _COLOURS[colour])
+    mask = _soft(_outline(shape, dx / radius, dy / radius) * radius)
+    shade = rng.uniform(0.6, 1)
+    return _expose(rng, background, mask * shade, _COLOURS[colour])
+
+
+def _clutter(rng: np.random.Generator, background: Floats) -> Floats:
+    """Ten small boxes and bars of any colour on a background (H, W, 3), which are not what the class is about."""
+    size = len(background)
+    for _ in range(10):
+        x, y = rng.uniform(0, size, (2, 1))
+        width, height = size * rng.uniform(0.03, 0.14, 2)
+        dx, dy = _offsets(size, x, y)
+        mask = _soft(np.maximum(abs(dx) - width, abs(dy) - height))[0, ..., None] * rng.uniform(0.4, 0.9)
+        background = background + mask * (rng.uniform(0, 255, 3).astype(np.float32) - background)
+    return np.asarray(background, np.float32)
 
 
 def _outline(shape: str, dx: Floats, dy: Floats) -> Floats:

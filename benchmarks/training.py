@@ -1,0 +1,125 @@
+"""A training step against Hugging Face's TimeSformer: time of a step, and peak memory.
+
+Base model, divided attention, the same weights; batch 2, forward, backward and AdamW. Times in turn in one process,
+memory each in a process of its own. `frozen` trains the head alone, against a forward pass. Needs the extra `dev`.
+
+    python benchmarks/training.py [--frames 8] [--size 224] [--batch 2] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from inference import Logits, hugging_face
+from machine import interleaved, write_result
+from torch import nn
+
+import timesformer
+
+DTYPES = ("float32", "bfloat16")
+
+
+def stepper(model: nn.Module, clip: torch.Tensor, dtype: str) -> Callable[[], None]:
+    """A step of training on one batch."""
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=1e-6, fused=True)
+    labels = torch.arange(len(clip))
+
+    def step() -> None:
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = model(clip)
+        nn.functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def make(kind: str, frames: int, size: int) -> nn.Module:
+    """`theirs`, or ours: `plain`, `checkpointing`, `frozen`."""
+    torch.manual_seed(0)
+    ours = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, drop_path=0.0)
+    if kind == "theirs":
+        return Logits(hugging_face(ours))
+    ours.activation_checkpointing = kind == "checkpointing"
+    if kind == "frozen":
+        ours.freeze(-1)
+    return ours
+
+
+def peak(kind: str, frames: int, size: int, batch: int, dtype: str) -> int:
+    """Bytes at the peak of two steps, in a process of its own."""
+    job = json.dumps([kind, frames, size, batch, dtype])
+    done = subprocess.run([sys.executable, __file__, "--measure", job], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def measure(kind: str, frames: int, size: int, batch: int, dtype: str) -> None:
+    step = stepper(make(kind, frames, size), torch.randn(batch, 3, frames, size, size), dtype)
+    step()
+    step()
+    status = Path("/proc/self/status").read_text().splitlines()
+    print(1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1]))
+
+
+def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
+    clip = torch.randn(batch, 3, frames, size, size)
+    seconds: dict[str, float] = {}
+    for dtype in DTYPES:  # one precision after the other: all models at once need much memory
+        jobs = {kind: stepper(make(kind, frames, size), clip, dtype) for kind in ("theirs", "plain", "checkpointing")}
+        frozen = make("frozen", frames, size)
+        jobs["frozen"] = stepper(frozen, clip, dtype)
+
+        def forward(model: nn.Module = frozen, dtype: str = dtype) -> None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                model(clip)
+
+        jobs["forward"] = forward
+        for name, median in interleaved(jobs, rounds=rounds, warm_up=1).items():
+            seconds[f"{name}, {dtype}"] = median
+    peaks = {
+        f"{kind}, {dtype}": peak(kind, frames, size, batch, dtype)
+        for dtype in DTYPES
+        for kind in ("theirs", "plain", "checkpointing")
+    }
+    ratios = {}
+    for dtype in DTYPES:
+        theirs = seconds[f"theirs, {dtype}"]
+        ratios[f"speed over Hugging Face, {dtype}"] = theirs / seconds[f"plain, {dtype}"]
+        ratios[f"checkpointing: time over Hugging Face's plain, {dtype}"] = seconds[f"checkpointing, {dtype}"] / theirs
+        memory = peaks[f"checkpointing, {dtype}"] / peaks[f"theirs, {dtype}"]
+        ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}"] = memory
+        ratios[f"memory over Hugging Face, {dtype}"] = peaks[f"plain, {dtype}"] / peaks[f"theirs, {dtype}"]
+        ratios[f"frozen: time over forward, {dtype}"] = seconds[f"frozen, {dtype}"] / seconds[f"forward, {dtype}"]
+    return {
+        "batch": f"{batch} x {frames} x {size} x {size}",
+        "ratios": {name: round(value, 3) for name, value in ratios.items()},
+        "milliseconds": {name: round(1000 * value) for name, value in seconds.items()},
+        "peak_memory_mib": {name: round(value / 2**20) for name, value in peaks.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        measure(*json.loads(args.measure))
+    else:
+        write_result("training", compare(args.frames, args.size, args.batch, args.rounds))
+
+
+if __name__ == "__main__":
+    main()
