@@ -11,7 +11,7 @@ from torch import Tensor
 
 import timesformer
 from tests.model.test_attention import dense_mask
-from timesformer.explain.rollout import rollout
+from timesformer.explain.rollout import attention_of, class_relevance, rollout
 from timesformer.model.attention import Grid
 
 MODELS: list[dict[str, Any]] = [
@@ -37,14 +37,14 @@ def make(options: dict[str, Any]) -> timesformer.TimeSformer:
 
 
 def softmax(q: Tensor, k: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Attention (N, N) with its heads averaged; rows without a key are zero."""
+    """Attention (heads, N, N); rows without a key are zero."""
     q, k = (rearrange(x, "n (head d) -> head n d", head=heads) for x in (q, k))
     logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-    return logits.masked_fill(~mask, -torch.inf).softmax(-1).nan_to_num(0).mean(0)
+    return logits.masked_fill(~mask, -torch.inf).softmax(-1).nan_to_num(0)
 
 
 def matrix(block: Any, prefix: str, step: Any, x: Tensor, grid: Grid) -> Tensor:
-    """The attention (1 + patches, 1 + patches) of one step on tokens (1 + patches, D), from its definition."""
+    """The attention (heads, 1 + patches, 1 + patches) of a step on tokens (1 + patches, D), from its definition."""
     attn = block.get_submodule(f"{prefix}attn")
     q, k, _ = attn.qkv(block.get_submodule(f"{prefix}norm1")(x)).chunk(3, -1)
     mask = dense_mask(step.name, grid)
@@ -59,12 +59,12 @@ def matrix(block: Any, prefix: str, step: Any, x: Tensor, grid: Grid) -> Tensor:
     for group in groups:  # a copy of CLS in each, their outputs averaged
         alone = torch.zeros_like(mask)
         alone[0, [0, *(1 + patch for patch in group)]] = True
-        rows.append(softmax(q, k, alone, attn.num_heads)[0])
-    result[0] = torch.stack(rows).mean(0)
+        rows.append(softmax(q, k, alone, attn.num_heads)[:, 0])
+    result[:, 0] = torch.stack(rows).mean(0)
     return result
 
 
-def dense_rollout(model: timesformer.TimeSformer, clip: Tensor) -> Tensor:
+def dense_rollout(model: timesformer.TimeSformer, clip: Tensor, heads: str = "mean") -> Tensor:
     sequences, grid = model.embed(clip)
     shares = []
     for x in sequences:
@@ -75,7 +75,8 @@ def dense_rollout(model: timesformer.TimeSformer, clip: Tensor) -> Tensor:
             inner = x
             matrices = []
             for prefix, step in block.steps:
-                matrices.append(matrix(block, prefix, step, x if block.parallel else inner, grid))
+                each = matrix(block, prefix, step, x if block.parallel else inner, grid)
+                matrices.append({"mean": each.mean(0), "max": each.amax(0), "min": each.amin(0)}[heads])
                 inner = inner + block.update(prefix, step, (x if block.parallel else inner)[None], grid)[0]
             for mixed in [sum(matrices)] if block.parallel else matrices:
                 total = mixed + eye
@@ -99,8 +100,108 @@ def test_rollout_is_the_product_of_whole_matrices(options: dict[str, Any], size:
     assert (shares.flatten(1).sum(1) < 1).all()
 
 
+@pytest.mark.parametrize("heads", ["max", "min"])
+@pytest.mark.parametrize("options", [MODELS[1], MODELS[-2], MODELS[5]])
+def test_other_fusions_of_heads(options: dict[str, Any], heads: Any) -> None:
+    """Where CLS has one copy; of several copies the mean of the fused ones is taken, not the fused mean."""
+    model = make(options)
+    clip = torch.randn(1, 3, 4, 24, 24, dtype=torch.float64)
+    with torch.no_grad():
+        expected = dense_rollout(model, clip, heads)
+    torch.testing.assert_close(rollout(model, clip, heads=heads), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("options", MODELS, ids=lambda options: "-".join(map(str, options.values())))
+def test_the_attention_of_one_token(options: dict[str, Any]) -> None:
+    model = make(options)
+    clip = torch.randn(2, 3, 4, 24, 24, dtype=torch.float64)
+    with torch.no_grad():
+        sequences, grid = model.embed(clip)
+        block = model.blocks[0]
+        x, apart = sequences[-1], model.config.frames_apart
+        prefix, step = block.steps[0]
+        expected = matrix(block, prefix, step, x, grid)
+        frame = 0 if apart else 3
+        whole = expected[:, 1 + (frame * 3 + 1) * 3 + 2, 1:].reshape(3, grid["t"], 3, 3)
+    found = attention_of(model, clip, 0, step.name, (3, 1, 2))
+    assert found.shape == (2, 3, 4, 3, 3)
+    torch.testing.assert_close(found[1, :, -grid["t"] :], whole, atol=1e-12, rtol=0)
+    if not apart:
+        cls = attention_of(model, clip, 0, step.name)[1]
+        torch.testing.assert_close(cls, expected[:, 0, 1:].reshape(3, 4, 3, 3), atol=1e-12, rtol=0)
+
+
+def test_later_steps_read_what_earlier_ones_gave() -> None:
+    model = make({"attention": "divided_space_time"})
+    clip = torch.randn(1, 3, 4, 24, 24, dtype=torch.float64)
+    with torch.no_grad():
+        x, grid = model.embed(clip)
+        x = model.blocks[0](x, grid)
+        block = model.blocks[1]
+        (first, time), (second, space) = block.steps
+        moved = x + block.update(first, time, x, grid)
+        expected = matrix(block, second, space, moved[0], grid)[:, 1 + 9, 1:].reshape(3, 4, 3, 3)
+    torch.testing.assert_close(attention_of(model, clip, 1, "spatial", (1, 0, 0))[0], expected, atol=1e-12, rtol=0)
+    for block, step, query in ((3, "spatial", None), (0, "width", None), (0, "spatial", (4, 0, 0))):
+        with pytest.raises(ValueError, match=r"block=|query="):
+            attention_of(model, clip, block, step, query)
+
+
+@pytest.mark.parametrize("options", [{"attention": "joint_space_time"}, {"attention": "divided_space_time"}])
+def test_class_relevance_is_gradient_times_attention(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against attention that keeps its weights and their gradients, put together as whole matrices."""
+    model = make({**options, "num_classes": 5})
+    clip = torch.randn(1, 3, 4, 24, 24, dtype=torch.float64)
+    kept: list[Tensor] = []
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+        weights.retain_grad()
+        kept.append(weights)
+        return weights @ v
+
+    with monkeypatch.context() as patch:
+        patch.setattr("timesformer.model.attention._attend", attend)
+        model(clip)[0, 3].backward()
+    row = torch.zeros(37, dtype=torch.float64)
+    row[0] = 1
+    for weights in reversed(kept):
+        assert weights.grad is not None
+        each = (weights * weights.grad).clamp(min=0).mean(1).detach()  # groups, queries, keys
+        whole = torch.zeros(37, 37, dtype=torch.float64)
+        if len(each) == 1:
+            whole = each[0]
+        elif len(each) == 9:  # over time, without CLS
+            whole[1:, 1:] = torch.einsum("nst,nm->sntm", each, torch.eye(9, dtype=torch.float64)).reshape(36, 36)
+        else:  # over space, a copy of CLS in each frame, whose outputs are averaged
+            for frame, group in enumerate(each):
+                places = [0, *range(1 + 9 * frame, 10 + 9 * frame)]
+                block = group.clone()
+                block[0] /= 4
+                whole[torch.tensor(places)[:, None], torch.tensor(places)] += block
+        row = row + row @ whole
+    expected = row[1:] / row[1:].sum()
+    found = class_relevance(model, clip, [3])
+    torch.testing.assert_close(found.flatten(), expected, atol=1e-10, rtol=0)
+    assert (class_relevance(model, clip, [1]) - found).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("options", MODELS, ids=lambda options: "-".join(map(str, options.values())))
+def test_class_relevance_of_every_scheme(options: dict[str, Any]) -> None:
+    model = make({**options, "num_classes": 5})
+    clip = torch.randn(2, 3, 4, 24, 24, dtype=torch.float64)
+    shares = class_relevance(model, clip, [0, 4])
+    assert shares.shape == (2, 4, 3, 3)
+    torch.testing.assert_close(shares.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64))
+    alone = class_relevance(model, clip[1:], [4])
+    torch.testing.assert_close(shares[1:], alone)
+
+
 def test_rollout_leaves_the_model_as_it_was() -> None:
     model = make({"attention": "divided_space_time"})
     with torch.inference_mode():
         rollout(model, torch.randn(1, 3, 4, 24, 24, dtype=torch.float64))
+        class_relevance(model, torch.randn(1, 3, 4, 24, 24, dtype=torch.float64), [0])
+    with pytest.raises(ValueError, match="heads='median' is not one of mean, max, min"):
+        rollout(model, torch.randn(1, 3, 4, 24, 24, dtype=torch.float64), heads="median")  # type: ignore[arg-type]
     assert all(parameter.grad is None for parameter in model.parameters())

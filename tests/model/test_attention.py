@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 import timesformer
 from tests.model.test_timesformer import make
 from timesformer.model import attention
-from timesformer.model.attention import SCHEMES, Grid, Lookup, Neighbourhood
+from timesformer.model.attention import SCHEMES, Grid, Lookup, Neighbourhood, attend
 
 STEPS: dict[str, Neighbourhood] = {step.name: step for steps in SCHEMES.values() for step in steps}
 Place = tuple[int, int, int]
@@ -72,7 +73,7 @@ def assert_equals_definition(step: str, grid: Grid, neighbourhood: Neighbourhood
     generator = torch.Generator().manual_seed(tokens)
     q, k, v, upstream = torch.randn(4, 2, tokens, 8, dtype=torch.float64, generator=generator)
     inputs = [x.requires_grad_() for x in (q, k, v)]
-    out = (neighbourhood or STEPS[step]).attend(q[:, 1:], k, v, 2, grid)
+    out = (neighbourhood or STEPS[step]).attend(q[:, 1:], k, v, partial(attend, num_heads=2), grid)
     expected = masked_attention(q, k, v, dense_mask(step, grid), 2)[:, 1:]
     torch.testing.assert_close(out, expected, atol=1e-12, rtol=0)
     gradients = torch.autograd.grad(out, inputs, upstream[:, 1:])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol, TypeAlias, TypedDict
 
 import numpy as np
@@ -35,6 +35,10 @@ class Grid(TypedDict):
     w: int
 
 
+# From queries, keys and values (groups, tokens, D) of several groups to weighted values (groups, queries, D).
+Mix: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 class Neighbourhood(Protocol):
     """Which patches attend to which, in one attention step.
 
@@ -49,13 +53,13 @@ class Neighbourhood(Protocol):
         """Number of pairs of a patch and one that it attends to (itself among them), over all patches of a clip."""
         ...
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mix: Mix, grid: Grid) -> Tensor:
         """Attention of each patch to CLS and to the patches of its neighbourhood.
 
         Args:
             q: queries (B, T*H*W, D) of the patches in the order (t h w).
             k, v: keys and values (B, 1 + T*H*W, D) of CLS and the patches.
-            num_heads: attention heads, each of D/num_heads elements.
+            mix: attention of queries to all keys of their group, see `attend`.
             grid: the sizes T, H and W.
 
         Returns:
@@ -85,10 +89,10 @@ class Partition:
         """Groups of a clip, all of one size."""
         return _num_groups(self.groups, grid["t"], grid["h"], grid["w"])
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mix: Mix, grid: Grid) -> Tensor:
         q = rearrange(q, f"b (t h w) d -> {self.groups}", **grid)
         k, v = self._with_copies_of_cls(k, grid), self._with_copies_of_cls(v, grid)
-        return rearrange(attend(q, k, v, num_heads), f"{self.groups} -> b (t h w) d", **grid)
+        return rearrange(mix(q, k, v), f"{self.groups} -> b (t h w) d", **grid)
 
     def apply(self, layer: Callable[[Tensor], Tensor], x: Tensor, grid: Grid) -> Tensor:
         """Run `layer` on each group of tokens on its own, under the rule `released`.
@@ -140,7 +144,7 @@ class Lookup:
         table = self.table(grid["t"], grid["h"], grid["w"], torch.device("cpu"))
         return sum(queries.numel() * (keys.shape[1] - 1) for queries, keys in table)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, num_heads: int, grid: Grid) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mix: Mix, grid: Grid) -> Tensor:
         table = self.table(grid["t"], grid["h"], grid["w"], q.device)
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # once, and not for every taking
         outs = []
@@ -149,7 +153,7 @@ class Lookup:
             few = q.device.type == "cpu" and not is_traced()
             groups = max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2])) if few else len(keys)
             for some, theirs in zip(queries.split(groups), keys.split(groups), strict=True):
-                out = attend(_take(q, some), _take(k, theirs), _take(v, theirs), num_heads)
+                out = mix(_take(q, some), _take(k, theirs), _take(v, theirs))
                 outs.append(rearrange(out, "(b g) n d -> b (g n) d", b=q.shape[0]))
         order = torch.cat([queries.flatten() for queries, _ in table]).argsort()
         return torch.cat(outs, dim=1)[:, order]
@@ -259,7 +263,7 @@ class Attention(nn.Module):
         """The rule `equations` on clips `x` (B, 1 + T*H*W, D), CLS first: patches attend within a neighbourhood."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         cls = attend(q[:, :1], k, v, self.num_heads)
-        patches = neighbourhood.attend(q[:, 1:], k, v, self.num_heads, grid)
+        patches = neighbourhood.attend(q[:, 1:], k, v, partial(attend, num_heads=self.num_heads), grid)
         merged: Tensor = self.proj(torch.cat([cls, patches], dim=1))
         return merged
 

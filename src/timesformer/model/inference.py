@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -230,7 +231,8 @@ class Whole(Step):
             mixed = attend(q, k, v, self.num_heads)
         else:
             cls = attend(q[:, :1], k, v, self.num_heads)
-            mixed = torch.cat([cls, self.neighbourhood.attend(q[:, 1:], k, v, self.num_heads, grid)], dim=1)
+            mix = partial(attend, num_heads=self.num_heads)
+            mixed = torch.cat([cls, self.neighbourhood.attend(q[:, 1:], k, v, mix, grid)], dim=1)
         return self.out.add_to(residual, mixed)
 
     def cls_of(self, x: Tensor, grid: Grid) -> Tensor:
