@@ -124,6 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(clips=1, crops=1)
     _add_json(predict)
 
+    explain = command("explain", _explain, "show what a model looks at in a video")
+    _add_model(explain)
+    explain.add_argument("video", metavar="VIDEO", help="video file, or folder of frames")
+    explain.add_argument("--out", type=Path, required=True, metavar="FILE", help="film (mp4, gif) or strip (png, svg)")
+    explain.add_argument("--class", dest="of", metavar="NAME", help="what speaks for this class (default: rollout)")
+    explain.add_argument(
+        "--heads", choices=["mean", "max", "min"], default="mean", help="how rollout fuses heads (default: %(default)s)"
+    )
+
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
         "names", nargs="+", metavar="NAME",
@@ -208,7 +217,7 @@ def _classifier(args: argparse.Namespace) -> VideoClassifier:
     from timesformer.video.datasets import read_videos, splits
 
     classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
-    if not (args.dtype or args.backend):
+    if not (getattr(args, "dtype", None) or getattr(args, "backend", None)):
         return classifier
     own = splits(args.calibrate) if args.calibrate else []
     split = next((name for name in ("train", "val", "test") if name in own), "train")
@@ -480,6 +489,16 @@ def _profile(args: argparse.Namespace) -> int:
     _write_json(args.json, found.to_json())
     if args.json != "-":
         print("\n".join(found.lines()))
+    return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from timesformer.explain.explain import explain, write_explanation
+
+    explanation = explain(_classifier(args), args.video, of=args.of, heads=args.heads)
+    write_explanation(explanation, args.out)
+    print("\n".join(explanation.caption()))
+    console.print(f"written: {args.out}")
     return 0
 
 

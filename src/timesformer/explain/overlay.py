@@ -8,26 +8,30 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from torch import Tensor
 
+COLOURS = "inferno"  # perceptually uniform
 
-def overlay(frames: Tensor, shares: Tensor, *, strength: float = 0.6) -> NDArray[np.uint8]:
+
+def overlay(
+    frames: Tensor, shares: Tensor, *, top: float | None = None, box: tuple[int, int, int, int] | None = None
+) -> NDArray[np.uint8]:
     """Frames in which bright colours mark the patches of large shares.
 
     Args:
         frames: uint8 (F, H, W, 3).
-        shares: (F, H', W') of the patches; the largest of the clip is the brightest colour, zero the darkest.
-        strength: how much of the colours is seen, 0 to 1.
+        shares: (F, H', W') of the patches, each 0 or more.
+        top: the share that is the brightest colour, zero being the darkest; the largest by default.
+        box: first row, first column, height and width, in pixels, of what the patches are of; all by default. What
+            lies outside is darkened.
 
     Returns:
         uint8 (F, H, W, 3).
     """
-    scaled = F.interpolate(shares[:, None].float(), frames.shape[1:3], mode="bicubic", align_corners=False)[:, 0]
-    scaled = (scaled / shares.max()).clamp(0, 1)
-    colours = colormaps["inferno"](scaled.numpy())[..., :3] * 255
-    mixed = (1 - strength) * frames.numpy() + strength * colours
+    y, x, height, width = box or (0, 0, frames.shape[1], frames.shape[2])
+    smooth = F.interpolate(shares[:, None].float(), (height, width), mode="bicubic", align_corners=False)[:, 0]
+    scaled = (smooth / max(top or float(shares.max()), 1e-12)).clamp(0, 1).numpy()
+    colours = 255 * colormaps[COLOURS](scaled)[..., :3]
+    mixed = 0.25 * frames.numpy().astype(np.float32)
+    inside = np.s_[:, y : y + height, x : x + width]
+    strength = (0.3 + 0.5 * scaled)[..., None]  # dark colours hide less
+    mixed[inside] = (1 - strength) * frames.numpy()[inside] + strength * colours
     return np.asarray(mixed.round(), dtype=np.uint8)
-
-
-def strip(frames: Tensor, shares: Tensor) -> NDArray[np.uint8]:
-    """The frames of a clip side by side, and under them the same with `overlay`: uint8 (2 H, F W, 3)."""
-    rows = [frames.numpy(), overlay(frames, shares)]
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from timesformer import models
 from timesformer.evaluation.features import video_features
 from timesformer.evaluation.views import load_views
-from timesformer.explain.overlay import strip
+from timesformer.explain.overlay import overlay
 from timesformer.explain.rollout import rollout
 from timesformer.explain.schemes import draw_schemes
 from timesformer.files import save_figure, write_json
@@ -84,7 +84,8 @@ def figure7(plan: Plan, command: str) -> str:
         clip = normalize(views[0])[None].to(classifier.device)
         shares = rollout(classifier.model, clip)[0].cpu()
         predicted = classifier.classes[int(classifier.model(clip).argmax())]
-        strips.append(strip(views[0], shares))
+        rows = (views[0].numpy(), overlay(views[0], shares))
+        strips.append(np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0))
         titles.append(f"{classifier.classes[item.labels[0]]}; predicted {predicted}")
     _draw_strips(strips, titles, plan.out / "figure7.png")
     text = "Frames of test clips, and under them the share of each patch in the output token; bright is the largest."

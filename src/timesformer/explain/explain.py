@@ -1,0 +1,229 @@
+"""What a classifier looks at in a video, as a strip of frames or a film: `timesformer explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timesformer.evaluation.protocols import PROTOCOLS
+from timesformer.evaluation.views import load_views, view_logits
+from timesformer.explain.overlay import COLOURS, overlay
+from timesformer.explain.rollout import Fusion, class_relevance, rollout
+from timesformer.files import replace_file, save_figure
+from timesformer.model.timesformer import TimeSformer
+from timesformer.predictor import VideoClassifier
+from timesformer.video.decode import VideoReader
+from timesformer.video.transforms import normalize
+
+_FILM = 300  # frames of a film, at most
+_STRIP = 8  # frames of a strip, at most
+_NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
+
+Method = Literal["rollout", "class"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the model made of one clip of a video, and of what patches.
+
+    Attributes:
+        path: the video.
+        indices: the clip's frames (F,) in the video.
+        shares: (F, H', W') of the patches, in units of an equal part: 1 is a patch's share if all had the same.
+        scores: classes and scores, best first.
+        method: what the shares are.
+    """
+
+    path: Path
+    indices: NDArray[np.int64]
+    shares: NDArray[np.float32]
+    scores: list[tuple[str, float]]
+    method: str
+
+    @property
+    def by_frame(self) -> NDArray[np.float32]:
+        """The share (F,) of each frame, in units of an equal part."""
+        return np.asarray(self.shares.mean(axis=(1, 2)))
+
+    def caption(self) -> list[str]:
+        """Lines that say what is seen."""
+        classes = ",  ".join(f"{name} {score:.1%}" for name, score in self.scores)
+        return [classes, f"{self.method}: 0 (dark) to {self.shares.max():.1f} (bright) equal parts"]
+
+
+def explain(
+    classifier: VideoClassifier,
+    video: str | Path,
+    *,
+    of: str | None = None,
+    heads: Fusion = "mean",
+    top: int = 3,
+) -> Explanation:
+    """Explain a classifier's answer for the middle clip of a video.
+
+    Args:
+        classifier: of a TimeSformer.
+        video: a video file, GIF, or folder of images.
+        of: name of a class: what speaks for it, by gradient-weighted attention. Without, attention rollout, which is of
+            no class.
+        heads: how rollout fuses attention heads.
+        top: classes to name.
+
+    Raises:
+        VideoError: the video can't be read.
+        ValueError: the model is no TimeSformer, or there is no such class.
+    """
+    model = classifier.model
+    if not isinstance(model, TimeSformer):
+        raise ValueError(f"only a TimeSformer's attention can be shown, not that of {model.architecture}")
+    if of is not None and of not in classifier.classes:
+        raise ValueError(f"class {of!r} is not one of the model's: {', '.join(classifier.classes[:20])} …")
+    preprocessing = classifier.preprocessing
+    with VideoReader(video, short_side=preprocessing.image_size) as reader:
+        indices = PROTOCOLS["paper"].indices(preprocessing, len(reader), reader.fps, 1)[0]
+    views = load_views(video, preprocessing)
+    clip = normalize(views[0])[None].to(classifier.device)
+    if of is None:
+        shares, method = rollout(model, clip, heads=heads), "attention rollout"
+    else:
+        shares, method = class_relevance(model, clip, [classifier.classes.index(of)]), f"relevance for {of}"
+    whole = shares[0].float().cpu()
+    scores = PROTOCOLS["paper"].scores(view_logits(model, views), multi_label=model.multi_label)
+    best = scores.topk(min(top, len(classifier.classes)))
+    return Explanation(
+        Path(video),
+        indices,
+        (whole * whole.numel() / whole.sum().clamp(min=1e-12)).numpy(),
+        [(classifier.classes[i], s) for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
+        method,
+    )
+
+
+def write_explanation(explanation: Explanation, file: Path) -> None:
+    """Write a film (.mp4, .gif) or a strip (.png, .svg, .pdf), by the file's suffix. Raises ValueError for another."""
+    suffix = file.suffix.lower()
+    if suffix == ".mp4":
+        _write_mp4(explanation, file)
+    elif suffix == ".gif":
+        _write_gif(explanation, file)
+    elif suffix in (".png", ".svg", ".pdf"):
+        _draw_strip(explanation, file)
+    else:
+        raise ValueError(f"{file}: the name must end in .mp4, .gif, .png, .svg or .pdf")
+
+
+def _seen(height: int, width: int) -> tuple[int, int, int, int]:
+    """The square in the middle of a frame that the model sees: first row and column, height, width."""
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _film(explanation: Explanation) -> tuple[Iterator[NDArray[np.uint8]], float]:
+    """All frames from the clip's first to its last, explained, with shares in between interpolated; and their rate."""
+    reader = VideoReader(explanation.path)
+    first, last = explanation.indices[[0, -1]]
+    step = -(-(last - first + 1) // _FILM)
+    wanted = np.arange(first, last + 1, step)
+    fps = max(1.0, reader.fps / step)
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        with reader:
+            box = _seen(reader.height, reader.width)
+            places = np.interp(wanted, explanation.indices, np.arange(len(explanation.indices)))
+            factor = -(-_NARROWEST // reader.width)
+            for index, place in zip(wanted, places, strict=True):
+                before, part = int(place), place - int(place)
+                after = min(before + 1, len(explanation.shares) - 1)
+                shares = (1 - part) * explanation.shares[before] + part * explanation.shares[after]
+                frame = reader.frames([int(index)])
+                top = float(explanation.shares.max())
+                picture = overlay(frame, torch.from_numpy(shares)[None].float(), top=top, box=box)[0]
+                yield _captioned(picture.repeat(factor, axis=0).repeat(factor, axis=1), explanation.caption())
+
+    return frames(), fps
+
+
+def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8]:
+    """A picture with lines of text under it, even in height and width."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), max(10, width // 42))
+    line = round(1.5 * font.size)
+    image = Image.new("RGB", (width + width % 2, height + line * len(lines) + (height + line * len(lines)) % 2))
+    image.paste(Image.fromarray(picture))
+    draw = ImageDraw.Draw(image)
+    for number, text in enumerate(lines):
+        while draw.textlength(text, font) > width - 8 and len(text) > 4:
+            text = text[:-2] + "…"
+        draw.text((4, height + number * line + 2), text, "white", font)
+    return np.asarray(image)
+
+
+def _write_mp4(explanation: Explanation, file: Path) -> None:
+    pictures, fps = _film(explanation)
+    with replace_file(file) as new, av.open(str(new), "w", format="mp4") as container:
+        stream: Any = None
+        for picture in pictures:
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
+                stream.options = {"crf": "20"}
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_gif(explanation: Explanation, file: Path) -> None:
+    from PIL import Image
+
+    pictures, fps = _film(explanation)
+    first, *others = [Image.fromarray(picture).quantize(128) for picture in pictures]
+    with replace_file(file) as new:
+        first.save(new, "GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+
+
+def _draw_strip(explanation: Explanation, file: Path) -> None:
+    """Frames of the clip, the same explained, and the share of each frame as a curve."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+
+    count = len(explanation.indices)
+    shown = np.unique(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int))
+    with VideoReader(explanation.path) as reader:
+        frames = reader.frames(explanation.indices[shown])
+        times = reader.times[explanation.indices]
+    box, top = _seen(*frames.shape[1:3]), float(explanation.shares.max())
+    explained = overlay(frames, torch.from_numpy(explanation.shares[shown]), top=top, box=box)
+    side = 12 / len(shown)
+    tall = side * frames.shape[1] / frames.shape[2]
+    figure = Figure(figsize=(13, 2 * tall + 2.2), layout="constrained")
+    grid = figure.add_gridspec(3, len(shown), height_ratios=[tall, tall, 1.2])
+    for column, place in enumerate(shown):
+        for row, picture in enumerate((frames.numpy(), explained)):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(picture[column])
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if row == 0:
+                axes.set_title(f"{times[place]:.2f} s", fontsize=8)
+    curve = figure.add_subplot(grid[2, :])
+    curve.plot(times, explanation.by_frame, marker="o", color="#b03a2e")
+    curve.axhline(1, color="grey", linewidth=0.6)
+    curve.set_ylim(0, 1.15 * float(explanation.by_frame.max()))
+    curve.set_xlabel("time (s)", fontsize=8)
+    curve.set_ylabel("share of frame", fontsize=8)
+    curve.tick_params(labelsize=8)
+    scale = ScalarMappable(Normalize(0, top), COLOURS)
+    figure.colorbar(scale, ax=figure.axes[: 2 * len(shown)], label="equal parts", shrink=0.8, pad=0.01)
+    figure.suptitle("\n".join([explanation.path.name, *explanation.caption()]), fontsize=9)
+    save_figure(file, figure)
