@@ -133,6 +133,22 @@ def _parser() -> argparse.ArgumentParser:
         "--heads", choices=["mean", "max", "min"], default="mean", help="how rollout fuses heads (default: %(default)s)"
     )
 
+    embed = command("embed", _embed, "write the features of many videos into one file")
+    _add_model(embed)
+    embed.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos, labelled or not")
+    embed.add_argument("--split", choices=["train", "val", "test"], default="test", help="of DATA (default: test)")
+    embed.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.safetensors)")
+    _add_speed(embed)
+    _add_views(embed)
+    embed.set_defaults(clips=1, crops=1)
+    embed.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+
+    draw = command("map", _map, "draw features as a map (t-SNE), or name the videos most like one")
+    draw.add_argument("features", metavar="FEATURES", type=Path, help="file that `embed` wrote")
+    draw.add_argument("--out", type=Path, metavar="FILE", help="picture (png, svg, pdf), or page to explore (html)")
+    draw.add_argument("--near", metavar="VIDEO", help="one of the videos: name those most like it")
+    draw.add_argument("--top", type=_count, default=5, help="how many (default: %(default)s)")
+
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
         "names", nargs="+", metavar="NAME",
@@ -499,6 +515,46 @@ def _explain(args: argparse.Namespace) -> int:
     write_explanation(explanation, args.out)
     print("\n".join(explanation.caption()))
     console.print(f"written: {args.out}")
+    return 0
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from timesformer.display import track
+    from timesformer.distributed import process_group, rank
+    from timesformer.evaluation.features import embed
+    from timesformer.video.datasets import read_unlabelled
+
+    with process_group():
+        console.quiet = rank() > 0
+        classifier = _classifier(args)
+        videos = read_unlabelled(args.data, args.split)
+        with track(console, "embed", len(videos.items)) as advance:
+            features, bad = embed(
+                classifier.model, videos, classifier.preprocessing, args.out,
+                clips=args.clips, crops=args.crops, workers=args.workers, on_video=advance,
+            )  # fmt: skip
+        for video in bad:
+            console.print(f"[yellow]left out:[/] {_escape(video.reason)}", soft_wrap=True)
+        console.print(f"written: {args.out}, {len(features.paths)} videos of {features.values.shape[1]} features")
+    return 0
+
+
+def _map(args: argparse.Namespace) -> int:
+    from timesformer.evaluation.features import Features
+    from timesformer.explain.tsne import write_map
+
+    if not (args.out or args.near):
+        raise ValueError("map: give --out FILE, --near VIDEO, or both")
+    features = Features.load(args.features)
+    if args.near:
+        if args.near not in features.paths:
+            raise ValueError(f"--near {args.near}: not one of the {len(features.paths)} videos of {args.features}")
+        for other, similarity in features.nearest(features.paths.index(args.near), args.top):
+            label = features.labels[other]
+            print(f"{similarity:6.3f}  {features.paths[other]}  {features.classes[label] if label >= 0 else ''}")
+    if args.out:
+        write_map(features, args.out)
+        console.print(f"written: {args.out}")
     return 0
 
 

@@ -1,18 +1,75 @@
-"""Features of videos: what a model makes of them before its head."""
+"""Features of videos: what a model makes of them before its head, kept in one file."""
 
 from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from timesformer import distributed
 from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
+from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
-from timesformer.video.clips import BadVideo, load
-from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.clips import BadVideo, load, write_bad_videos
+from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import normalize
+
+PART = 256  # videos that are lost at most when a job is cut off
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of videos, with what the videos are.
+
+    Attributes:
+        values: float32 (N, D).
+        paths: of the videos.
+        labels: the first label (N,) of each, -1 for none.
+        classes: names of the labels.
+    """
+
+    values: NDArray[np.float32]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def save(self, file: Path) -> None:
+        """Write a .safetensors file: `features`, `labels`, and as metadata `paths` and `classes` in JSON."""
+        about = {"paths": json.dumps(self.paths), "classes": json.dumps(self.classes)}
+        with replace_file(file) as new:
+            save_file({"features": self.values, "labels": self.labels}, new, about)
+
+    @classmethod
+    def load(cls, file: str | Path) -> Features:
+        """Read what `save` wrote. Raises ValueError for a file that is none."""
+        try:
+            with safe_open(file, "numpy") as content:
+                about = content.metadata()
+                return cls(
+                    content.get_tensor("features"),
+                    tuple(json.loads(about["paths"])),
+                    content.get_tensor("labels"),
+                    tuple(json.loads(about["classes"])),
+                )
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise ValueError(f"{file}: no file of features, as `timesformer embed` writes it ({error})") from error
+
+    def nearest(self, index: int, count: int) -> list[tuple[int, float]]:
+        """The videos most like one, best first, with the cosine of their features: (index, similarity) pairs."""
+        unit = self.values / np.linalg.norm(self.values, axis=1, keepdims=True).clip(min=1e-12)
+        similar = unit @ unit[index]
+        order = [int(other) for other in np.argsort(-similar, kind="stable") if other != index]
+        return [(other, float(similar[other])) for other in order[:count]]
 
 
 @torch.inference_mode()
@@ -21,30 +78,115 @@ def video_features(
     videos: VideoList,
     preprocessing: Preprocessing,
     *,
+    indices: Sequence[int] | None = None,
     clips: Clips = 1,
     crops: int = 1,
     workers: int = 1,
-) -> tuple[list[VideoItem], NDArray[np.float32]]:
-    """The features of every video that can be read: the mean over its views.
+    on_video: Callable[[], None] = lambda: None,
+) -> tuple[Features, list[BadVideo]]:
+    """The features of every video that can be read, the mean over its views; and the videos that cannot.
 
     Args:
         model: it is put into evaluation mode.
         videos: whose features.
         preprocessing: what the model takes.
+        indices: which of the videos; all by default.
         clips, crops: the views of a video, see `load_views`.
         workers: processes that decode; 0 decodes in this one.
-
-    Returns:
-        The videos that could be read, and their features (N, D).
+        on_video: called after each video.
     """
     model.eval()
     device = next(model.parameters(), torch.empty(0)).device
-    items, features = [], []
+    found: list[tuple[int, NDArray[np.float32]]] = []
+    bad: list[BadVideo] = []
     dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"])
-    for index, views in load(dataset, workers=workers, batch_size=None):
+    sampler = range(len(videos.items)) if indices is None else indices
+    for index, views in load(dataset, sampler=sampler, workers=workers, batch_size=None):
+        on_video()
         if isinstance(views, BadVideo):
+            bad.append(views)
             continue
-        found = model.features(torch.stack([normalize(view) for view in views]).to(device))
-        items.append(videos.items[index])
-        features.append(found.float().mean(dim=0).cpu().numpy())
-    return items, np.stack(features)
+        values = model.features(torch.stack([normalize(view) for view in views]).to(device))
+        found.append((index, values.float().mean(dim=0).cpu().numpy()))
+    items = [videos.items[index] for index, _ in found]
+    stacked = np.stack([values for _, values in found]) if found else np.zeros((0, 0), np.float32)
+    labels = np.array([item.labels[0] if item.labels else -1 for item in items], dtype=np.int64)
+    return Features(stacked, tuple(str(item.path) for item in items), labels, videos.classes), bad
+
+
+def embed(
+    model: VideoModel,
+    videos: VideoList,
+    preprocessing: Preprocessing,
+    file: Path,
+    *,
+    clips: Clips = 1,
+    crops: int = 1,
+    workers: int = 1,
+    on_video: Callable[[], None] = lambda: None,
+) -> tuple[Features, list[BadVideo]]:
+    """Write the features of a list of videos into one file, part by part, so that a job that is cut off goes on.
+
+    Parts are kept in FILE.parts until all are there; videos that can't be read are listed in FILE.bad.txt. Where there
+    are several processes (see `timesformer.distributed`), each does its share of the parts.
+
+    Args:
+        file: .safetensors, see `Features.save`.
+        model, videos, preprocessing, clips, crops, workers, on_video: as in `video_features`.
+
+    Raises:
+        ValueError: parts of another list of videos are there, or no video could be read.
+    """
+    folder = file.with_name(f"{file.name}.parts")
+    told = {"paths": [str(item.path) for item in videos.items], "clips": clips, "crops": crops}
+    _check_same(folder / "of.json", json.dumps(told))
+    parts = list(_parts(len(videos.items)))
+    for number in range(distributed.rank(), len(parts), distributed.world_size()):
+        part = folder / f"{number:06}.safetensors"
+        if part.exists():
+            for _ in parts[number]:
+                on_video()
+            continue
+        indices = list(parts[number])
+        found, bad = video_features(
+            model, videos, preprocessing,
+            indices=indices, clips=clips, crops=crops, workers=workers, on_video=on_video,
+        )  # fmt: skip
+        write_bad_videos(part.with_suffix(".bad.txt"), bad)
+        found.save(part)
+    distributed.gather(None)  # wait for all
+    every = [Features.load(folder / f"{number:06}.safetensors") for number in range(len(parts))]
+    read = [features for features in every if len(features.paths)]
+    if not read:
+        raise ValueError(f"{videos.source}: none of its videos could be read: see {folder}")
+    bad = [video for number in range(len(parts)) for video in _read_bad(folder / f"{number:06}.bad.txt")]
+    features = Features(
+        np.concatenate([part.values for part in read]),
+        tuple(path for part in read for path in part.paths),
+        np.concatenate([part.labels for part in read]),
+        videos.classes,
+    )
+    if distributed.rank() == 0:
+        features.save(file)
+        write_bad_videos(file.with_name(f"{file.name}.bad.txt"), bad)
+        shutil.rmtree(folder)
+    distributed.gather(None)
+    return features, bad
+
+
+def _parts(count: int) -> Iterator[range]:
+    return (range(start, min(start + PART, count)) for start in range(0, count, PART))
+
+
+def _check_same(file: Path, told: str) -> None:
+    if file.exists() and file.read_text(encoding="utf-8", errors="surrogateescape") != told:
+        raise ValueError(f"{file.parent} holds parts for other videos or views: remove it to start anew")
+    with replace_file(file) as new:
+        new.write_text(told, encoding="utf-8", errors="surrogateescape")
+
+
+def _read_bad(file: Path) -> list[BadVideo]:
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [BadVideo(*line.split("\t", 1)) for line in lines]

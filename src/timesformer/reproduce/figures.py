@@ -18,6 +18,7 @@ from timesformer.evaluation.views import load_views
 from timesformer.explain.overlay import overlay
 from timesformer.explain.rollout import rollout
 from timesformer.explain.schemes import draw_schemes
+from timesformer.explain.tsne import class_colours, tsne
 from timesformer.files import save_figure, write_json
 from timesformer.model.attention import SCHEMES
 from timesformer.model.base import VideoModel
@@ -129,7 +130,7 @@ def figure8(plan: Plan, command: str) -> str:
         features, labels = _features(job)
         shares.setdefault(job.row, []).append(_neighbours_alike(features, labels))
         if job.row not in maps:
-            maps[job.row] = _tsne(features), labels
+            maps[job.row] = tsne(features), labels
     _draw_maps(maps, plan.out / "figure8.png")
     write_json(plan.out / "figure8.json", {"command": command, "environment": environment(), "neighbours": shares})
     rows = []
@@ -145,8 +146,8 @@ def _features(job: Job) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     classifier = VideoClassifier.from_pretrained(job.part.folder / "run")
     test = read_videos(job.part.data, "test", classes=classifier.classes)
     model = _image_vit(job) if job.row == "image ViT" else classifier.model
-    items, features = video_features(model.to(classifier.device), test, classifier.preprocessing)
-    return features, np.array([item.labels[0] for item in items])
+    features, _ = video_features(model.to(classifier.device), test, classifier.preprocessing)
+    return features.values, features.labels
 
 
 def _image_vit(job: Job) -> VideoModel:
@@ -168,14 +169,6 @@ def _neighbours_alike(features: NDArray[np.float32], labels: NDArray[np.int64]) 
     return 100 * float(scores.mean())
 
 
-def _tsne(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30, (len(features) - 1) / 3)
-    places: NDArray[np.float32] = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
-    return places
-
-
 def _draw_maps(maps: dict[str, tuple[NDArray[Any], NDArray[np.int64]]], file: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -183,7 +176,7 @@ def _draw_maps(maps: dict[str, tuple[NDArray[Any], NDArray[np.int64]]], file: Pa
     for axes, (name, (places, labels)) in zip(
         figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True
     ):
-        axes.scatter(*places.T, c=labels, cmap="tab10" if labels.max() < 10 else "hsv", s=12)
+        axes.scatter(*places.T, c=class_colours(labels), s=12)
         axes.set_title(name)
         axes.set_xticks([])
         axes.set_yticks([])

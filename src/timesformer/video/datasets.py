@@ -110,6 +110,18 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
     return VideoList(items, vocabulary.classes, vocabulary.multi_label, source)
 
 
+def read_unlabelled(data: str | Path, split: str | None = None) -> VideoList:
+    """Reads videos that need no labels: a folder that holds videos itself, or as `read_videos`, labels and all."""
+    source = Path(data)
+    if source.is_dir() and (paths := [path for path in sorted(source.iterdir()) if _is_plain_video(path)]):
+        return VideoList(tuple(VideoItem(path, ()) for path in paths), (), False, source)
+    return read_videos(source, split)
+
+
+def _is_plain_video(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and is_video_path(path)
+
+
 def splits(data: str | Path) -> tuple[str, ...]:
     """Which of "train", "val", "test" `data` has; none for a single list or a folder of class folders."""
     from timesformer.video.benchmarks import benchmark_splits
