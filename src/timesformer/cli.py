@@ -122,6 +122,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_speed(predict)
     _add_views(predict)
     predict.set_defaults(clips=1, crops=1)
+    predict.add_argument(
+        "--timeline", action="store_true", help="scores over the time of each video, as OUT/NAME.png, .csv and .json"
+    )
+    predict.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for timelines (default: here)")
+    predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
+    predict.add_argument(
+        "--threshold", type=float, default=0.5, help="score from which a class is in a segment (default: %(default)s)"
+    )
     _add_json(predict)
 
     explain = command("explain", _explain, "show what a model looks at in a video")
@@ -437,6 +445,8 @@ def _predict(args: argparse.Namespace) -> int:
     from timesformer.video.decode import VideoError
 
     classifier = _classifier(args)
+    if args.timeline:
+        return _timelines(args, classifier)
     results: list[dict[str, Any]] = []
     with track(console, "predict", len(args.videos)) as advance:
         for video in args.videos:
@@ -457,6 +467,30 @@ def _predict(args: argparse.Namespace) -> int:
     for message in failed:
         console.print(f"[red]error:[/] {_escape(message)}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
+    from timesformer.display import track_total
+    from timesformer.evaluation.timeline import timeline
+    from timesformer.video.decode import VideoError
+
+    results: list[dict[str, Any]] = []
+    for video in args.videos:
+        try:
+            with track_total(console, Path(video).name) as progress:
+                found = timeline(classifier, video, hop=args.hop, on_clip=progress)
+        except VideoError as error:
+            results.append({"video": video, "error": str(error)})
+            console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
+            continue
+        found.write(args.out / Path(video).name, args.threshold)
+        results.append(found.to_json(args.threshold))
+        if args.json != "-":
+            print(video)
+            for part in found.segments(args.threshold):
+                print(f"  {part.start:8.1f} s to {part.end:8.1f} s  {part.score:7.2%}  {part.label}")
+    _write_json(args.json, results)
+    return 1 if any("error" in result for result in results) else 0
 
 
 def _convert(args: argparse.Namespace) -> int:

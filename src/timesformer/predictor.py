@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import load_views, view_logits
@@ -15,8 +18,9 @@ from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
+from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.transforms import normalize
+from timesformer.video.transforms import center_crop, normalize, resize_short_side
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +108,57 @@ class VideoClassifier:
         """
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
-        values, indices = self.scores(video, clips=clips, crops=crops).topk(min(top, len(self.classes)))
+        return self._best(self.scores(video, clips=clips, crops=crops), top)
+
+    def stream(
+        self, frames: Iterable[NDArray[np.uint8] | torch.Tensor], *, hop: int | None = None, top: int = 5
+    ) -> Iterator[tuple[int, list[tuple[str, float]]]]:
+        """Labels of what a camera or a pipe brings, as it comes: the latest clip is classified every `hop` frames.
+
+        The first label comes as soon as a clip's span is full, and each later one as soon as its last frame is there;
+        no more frames are kept than a span has. Where the frames end before the first span is full, what there is
+        is taken for a clip.
+
+        Args:
+            frames: uint8 (H, W, 3) RGB, of any one size, at about the rate of the videos that the model knows.
+            hop: frames from one label to the next; by default a quarter of a clip's span.
+            top: how many classes.
+
+        Yields:
+            The number of frames seen so far, and (class name, score) pairs, best first.
+
+        Raises:
+            ValueError: a frame of another type or shape; hop or top below 1.
+        """
+        span = max(1, round(self.preprocessing.num_frames * self.preprocessing.stride))
+        hop = hop or max(1, span // 4)
+        if hop < 1 or top < 1:
+            raise ValueError(f"hop={hop}, top={top}: each must be at least 1")
+        kept: deque[torch.Tensor] = deque(maxlen=span)
+        number = 0
+        for number, frame in enumerate(frames, 1):
+            kept.append(self._small(frame))
+            if number >= span and (number - span) % hop == 0:
+                yield number, self._label(kept, top)
+        if 0 < number < span:
+            yield number, self._label(kept, top)
+
+    def _small(self, frame: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+        """The middle of a frame at the model's size."""
+        picture = torch.as_tensor(frame)
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+            raise ValueError(f"frame of {picture.dtype}, {tuple(picture.shape)}: expected uint8 (H, W, 3)")
+        size = self.preprocessing.image_size
+        small = center_crop(resize_short_side(picture[None], size), size)
+        return self.preprocessing.colours(small)[0].clone()
+
+    def _label(self, kept: Sequence[torch.Tensor], top: int) -> list[tuple[str, float]]:
+        indices = sampling.centre_clip(len(kept), self.preprocessing.num_frames, self.preprocessing.stride)
+        logits = view_logits(self.model, torch.stack([kept[index] for index in indices])[None])
+        return self._best(PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label), top)
+
+    def _best(self, scores: torch.Tensor, top: int) -> list[tuple[str, float]]:
+        values, indices = scores.topk(min(top, len(self.classes)))
         return [(self.classes[index], score) for index, score in zip(indices.tolist(), values.tolist(), strict=True)]
 
 

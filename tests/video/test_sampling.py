@@ -163,3 +163,25 @@ def test_clips_of_segments_lie_evenly_in_them(n: int, num_frames: int, num_clips
     expected = edges[:-1] + np.diff(edges) * (np.arange(num_clips)[:, None] + 0.5) / num_clips
     assert np.abs(clips - expected).max() < 1
     assert np.array_equal(sampling.uniform_segments(n, num_frames, 1)[0], sampling.centre_segments(n, num_frames))
+
+
+@given(n=lengths, f=frames, stride=strides, hop=st.integers(1, 80))
+def test_sliding_clips_start_at_every_hop_and_see_the_end(n: int, f: int, stride: float, hop: int) -> None:
+    clips = sampling.sliding_clips(n, f, stride, hop)
+    assert_valid(clips, n, f)
+    assert clips[:, 0].tolist() == [hop * k for k in range(len(clips))]
+    last, span = hop * (len(clips) - 1), f * stride
+    assert last + span >= n or last + hop >= n, "nothing is left behind the last"
+    assert len(clips) == 1 or last - hop + span < n, "the one before it did not see the end"
+    for start, clip in zip(range(0, n, hop), clips, strict=False):
+        alone = sampling.covering_clips(n - start, f, stride)[0] if n - start <= span else None
+        if alone is not None and f * stride >= n - start:
+            assert (clip - start).tolist() == (np.arange(f) * (n - start) // f).tolist()
+
+
+def test_sliding_clips_in_numbers() -> None:
+    assert sampling.sliding_clips(10, 4, 1, 2).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
+    assert sampling.sliding_clips(11, 2, 2, 4).tolist() == [[0, 2], [4, 6], [8, 9]]
+    assert sampling.sliding_clips(3, 4, 1, 5).tolist() == [[0, 0, 1, 2]]
+    with pytest.raises(ValueError, match="hop must be at least 1, got 0"):
+        sampling.sliding_clips(9, 4, 1, 0)

@@ -72,6 +72,19 @@ def covering_clips(n: int, num_frames: int, stride: float) -> Indices:
     return np.stack([start + _offsets(n - int(start), num_frames, stride) for start in starts])
 
 
+def sliding_clips(n: int, num_frames: int, stride: float, hop: int) -> Indices:
+    """Clips that start every `hop` frames and see the video to its end: (K, F). For timelines.
+
+    The last one is shrunk to what is left where less than a span is, as by `covering_clips`, which this is for a hop
+    of a span.
+    """
+    _check(n=n, num_frames=num_frames, stride=stride, hop=hop)
+    span = num_frames * stride
+    count = max(1, 1 + math.ceil((n - span) / hop)) if n > span else 1
+    starts = [start for start in range(0, count * hop, hop) if start < n]
+    return np.stack([start + _offsets(n - start, num_frames, stride) for start in starts])
+
+
 def random_segments(n: int, num_frames: int, rng: np.random.Generator) -> Indices:
     """A random frame from each of F equal segments of the video: (F,). For training on SSv2."""
     edges = _segment_edges(n, num_frames)

@@ -1,0 +1,148 @@
+"""Scores over time, from files and from streams."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+import timesformer
+from timesformer.cli import main
+from timesformer.evaluation.timeline import Timeline, timeline
+from timesformer.evaluation.views import load_views, view_logits
+from timesformer.predictor import VideoClassifier
+from timesformer.video.decode import VideoReader
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.synthetic import write_video
+
+PREPROCESSING = Preprocessing(num_frames=4, stride=2, sampling="clip", image_size=32)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> VideoClassifier:
+    torch.manual_seed(0)
+    model = timesformer.create_model(
+        num_classes=3, num_frames=4, image_size=32, patch_size=16, embed_dim=24, depth=2, num_heads=3
+    )
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    model.classes = ("run", "jump", "sit")
+    model.preprocessing = PREPROCESSING.to_dict()
+    return VideoClassifier(model)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("video") / "long.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (50, 40, 64, 3), dtype=np.uint8), fps=10)
+    return path
+
+
+def test_clips_side_by_side_are_those_that_cover_a_video(classifier: VideoClassifier, video: Path) -> None:
+    found = timeline(classifier, video)
+    views = load_views(video, PREPROCESSING, "cover")
+    np.testing.assert_allclose(found.scores, view_logits(classifier.model, views).softmax(-1), atol=1e-5)
+    assert found.times[:, 0].tolist() == pytest.approx([0, 0.8, 1.6, 2.4, 3.2, 4.0, 4.8])
+    assert found.times[:, 1].tolist() == pytest.approx([0.8, 1.6, 2.4, 3.2, 4.0, 4.8, 5.0])
+
+
+def test_each_frame_is_decoded_once(classifier: VideoClassifier, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    plain = VideoReader.frames
+
+    def frames(self: VideoReader, indices: list[int]) -> torch.Tensor:
+        asked.extend(indices)
+        return plain(self, indices)
+
+    monkeypatch.setattr(VideoReader, "frames", frames)
+    found = timeline(classifier, video, hop=3)
+    assert len(found.scores) == 15
+    assert len(asked) == len(set(asked))
+    assert asked == sorted(asked)
+
+
+def test_segments_are_runs_of_clips() -> None:
+    scores = np.array([[0.9, 0.1], [0.8, 0.6], [0.2, 0.7], [0.6, 0.1]], np.float32)
+    times = np.array([[0, 2], [1, 3], [2, 4], [3, 5]], float)
+    found = Timeline("x", ("a", "b"), times, scores).segments(0.5)
+    assert [(part.label, part.start, part.end) for part in found] == [("a", 0, 3), ("b", 1, 4), ("a", 3, 5)]
+    assert found[0].score == pytest.approx(0.85)
+
+
+def test_the_command(
+    classifier: VideoClassifier, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier.model.save_pretrained(tmp_path / "model")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    command = ["predict", str(tmp_path / "model"), str(tmp_path / "broken.mp4"), str(video), "--timeline"]
+    assert main([*command, "--out", str(out), "--hop", "4", "--threshold", "0.3", "--json", "-"]) == 1
+    broken, result = json.loads(capsys.readouterr().out)
+    assert "broken.mp4" in broken["error"]
+    rows = list(csv.DictReader((out / "long.mp4.csv").open()))
+    assert len(rows) == len(result["clips"]) == 12
+    assert float(rows[1]["start"]) == 0.4
+    assert result == json.loads((out / "long.mp4.json").read_text())
+    assert Image.open(out / "long.mp4.png").width > 1000
+    assert main([*command[:2], str(video), "--timeline", "--out", str(out)]) == 0
+    assert " s to " in capsys.readouterr().out
+
+
+def frames(count: int) -> Iterator[NDArray[np.uint8]]:
+    rng = np.random.default_rng(1)
+    return (rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(count))
+
+
+def test_a_stream_is_labelled_as_its_latest_clip_would_be(classifier: VideoClassifier, tmp_path: Path) -> None:
+    found = list(classifier.stream(frames(20), hop=3, top=2))
+    assert [number for number, _ in found] == [8, 11, 14, 17, 20]
+    for number, labels in found:
+        assert len(labels) == 2
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for index, frame in enumerate(list(frames(20))[number - 8 : number]):
+            Image.fromarray(frame).save(folder / f"{index}.png")
+        expected = classifier.predict(folder, top=2)
+        assert [label for label, _ in labels] == [label for label, _ in expected]
+        assert [score for _, score in labels] == pytest.approx([score for _, score in expected], abs=2e-3)
+
+
+def test_labels_come_at_once_and_memory_is_bounded(classifier: VideoClassifier) -> None:
+    given = 0
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        nonlocal given
+        while True:
+            given += 1
+            yield np.zeros((48, 64, 3), np.uint8)
+
+    stream = classifier.stream(endless(), hop=5)
+    for expected in (8, 13, 18):
+        number, _ = next(stream)
+        assert number == given == expected, "no frame is waited for"
+    tracemalloc.start()
+    for _ in range(20):
+        next(stream)
+    before = tracemalloc.get_traced_memory()[0]
+    for _ in range(100):
+        next(stream)
+    assert tracemalloc.get_traced_memory()[0] - before < 200_000
+    tracemalloc.stop()
+
+
+def test_short_and_wrong_streams(classifier: VideoClassifier) -> None:
+    assert [number for number, _ in classifier.stream(frames(5))] == [5]
+    assert list(classifier.stream(frames(0))) == []
+    with pytest.raises(ValueError, match=r"frame of torch.float32, \(4, 4, 3\): expected uint8"):
+        list(classifier.stream([torch.zeros(4, 4, 3)]))
+    with pytest.raises(ValueError, match="hop=-1"):
+        list(classifier.stream(frames(3), hop=-1))
