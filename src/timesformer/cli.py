@@ -18,6 +18,7 @@ from rich.console import Console
 from timesformer import __version__
 
 if TYPE_CHECKING:
+    from timesformer.evaluation.evaluate import Evaluation
     from timesformer.evaluation.protocols import Clips
     from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import Report
@@ -322,9 +323,14 @@ def _clips(text: str) -> Clips:
 
 
 def _train(args: argparse.Namespace) -> int:
+    import dataclasses
+
     from timesformer.display import TrainingDisplay
+    from timesformer.explain.report import read_epochs, write_report
+    from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import train
     from timesformer.training.recipe import load_recipe, recipe_yaml
+    from timesformer.video.clips import read_bad_videos
     from timesformer.video.datasets import splits, take_fraction, write_list
 
     saved = args.out / "recipe.yaml"
@@ -342,14 +348,26 @@ def _train(args: argparse.Namespace) -> int:
         def on_report(report: Report) -> None:
             if next(first, False) and held_out and validation:  # a run that is refused must leave an earlier list alone
                 write_list(held_out, validation)
+            if report.validation:
+                validated.append(report.validation)
             display(report)
 
         first = iter([True])
+        validated: list[Evaluation] = []
         try:
             train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
         except KeyboardInterrupt:
             console.print("interrupted: the same command with --resume goes on from here")
             return 1
+    write_report(
+        args.out / "report.html",
+        title=f"Training: {args.out.resolve().name}",
+        evaluation=validated[-1] if validated else None,
+        classifier=VideoClassifier.from_pretrained(args.out / "last"),
+        configuration=dataclasses.asdict(recipe),
+        epochs=read_epochs(args.out / "metrics.jsonl"),
+        bad=read_bad_videos(args.out / "bad_videos.txt"),
+    )
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
             count = len(bad.read_bytes().splitlines())
@@ -405,6 +423,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
+    from timesformer.explain.report import write_report
     from timesformer.video.datasets import read_videos, splits
 
     classifier = _classifier(args)
@@ -425,7 +444,12 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
         return 0
     if args.out:
         result.write(args.out)
-        console.print(f"written: {args.out}")
+        asked: dict[str, Any] = {"model": str(args.model), "data": str(args.data), "protocol": protocol.name}
+        asked |= {"clips": clips, "crops": crops, "preprocessing": classifier.preprocessing.to_dict()}
+        report_file = args.out / "report.html"
+        title = f"{args.model} on {args.data}"
+        write_report(report_file, title=title, evaluation=result, classifier=classifier, configuration=asked)
+        console.print(f"written: {args.out}, with report.html to look at")
     summary = result.summary()
     _write_json(
         args.json, {"model": str(args.model), "protocol": protocol.name, "clips": clips, "crops": crops, **summary}

@@ -112,11 +112,11 @@ class Evaluation:
             rows = csv.writer(out)
             rows.writerow(["true \\ predicted", *self.classes])
             rows.writerows([name, *counts] for name, counts in zip(self.classes, self.confusion, strict=True))
-        draw_confusion(self.confusion, self.classes, folder / "confusion.png")
+        save_figure(folder / "confusion.png", confusion_figure(self.confusion, self.classes))
 
 
-def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: Path) -> None:
-    """Draw a confusion matrix, each row as shares of its true class, with the counts written in."""
+def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> Any:
+    """A matplotlib figure of a confusion matrix, each row as shares of its true class, with the counts written in."""
     from matplotlib.figure import Figure
 
     n = len(classes)
@@ -135,7 +135,7 @@ def draw_confusion(confusion: NDArray[np.int64], classes: Sequence[str], file: P
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=shade, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    save_figure(file, figure)
+    return figure
 
 
 class ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):

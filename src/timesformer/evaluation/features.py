@@ -19,7 +19,7 @@ from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
-from timesformer.video.clips import BadVideo, load, write_bad_videos
+from timesformer.video.clips import BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import normalize
@@ -159,7 +159,7 @@ def embed(
     read = [features for features in every if len(features.paths)]
     if not read:
         raise ValueError(f"{videos.source}: none of its videos could be read: see {folder}")
-    bad = [video for number in range(len(parts)) for video in _read_bad(folder / f"{number:06}.bad.txt")]
+    bad = [video for number in range(len(parts)) for video in read_bad_videos(folder / f"{number:06}.bad.txt")]
     features = Features(
         np.concatenate([part.values for part in read]),
         tuple(path for part in read for path in part.paths),
@@ -183,10 +183,3 @@ def _check_same(file: Path, told: str) -> None:
         raise ValueError(f"{file.parent} holds parts for other videos or views: remove it to start anew")
     with replace_file(file) as new:
         new.write_text(told, encoding="utf-8", errors="surrogateescape")
-
-
-def _read_bad(file: Path) -> list[BadVideo]:
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [BadVideo(*line.split("\t", 1)) for line in lines]

@@ -150,3 +150,11 @@ def write_bad_videos(file: Path, bad: Iterable[BadVideo]) -> None:
         return
     with replace_file(file) as new:
         new.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+
+
+def read_bad_videos(file: Path) -> list[BadVideo]:
+    """What `write_bad_videos` wrote; none where there is no such file."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [BadVideo(*line.split("\t", 1)) for line in lines]
