@@ -158,6 +158,17 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--near", metavar="VIDEO", help="one of the videos: name those most like it")
     draw.add_argument("--top", type=_count, default=5, help="how many (default: %(default)s)")
 
+    serve = command("serve", _serve, "a web page and an HTTP API that classify and explain videos")
+    _add_model(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    serve.add_argument("--workers", type=_count, default=1, help="processes with the model (default: %(default)s)")
+    serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
+    serve.add_argument("--max-megabytes", type=float, default=200, help="of an upload (default: %(default)s)")
+    serve.add_argument("--max-duration", type=float, default=3600, help="of a video, in s (default: %(default)s)")
+    serve.add_argument("--max-waiting", type=_count, default=8, help="requests that wait (default: %(default)s)")
+    serve.add_argument("--max-seconds", type=float, default=120, help="of work for a request (default: %(default)s)")
+
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
         "names", nargs="+", metavar="NAME",
@@ -613,6 +624,26 @@ def _map(args: argparse.Namespace) -> int:
     if args.out:
         write_map(features, args.out)
         console.print(f"written: {args.out}")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    try:
+        import uvicorn
+
+        from timesformer.app.server import Limits, create_app
+    except ImportError as error:
+        raise ImportError(f"serve needs the extra `web`: pip install 'timesformer[web]' ({error})") from error
+    import os
+
+    limits = Limits(args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds)
+    threads = max(1, (os.cpu_count() or 1) // args.workers)
+    options = {"classes": args.classes, **_options(args.set)}
+    app = create_app(
+        args.model, options=options, limits=limits, workers=args.workers, threads=threads, samples=args.samples
+    )
+    console.print(f"http://{args.host}:{args.port}   (ends with Ctrl-C)")
+    uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
     return 0
 
 

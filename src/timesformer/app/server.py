@@ -1,0 +1,187 @@
+"""The page and the HTTP API of `timesformer serve`: classify and explain videos that are sent to it."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from timesformer import __version__
+from timesformer.app.worker import JobError, Pool, Worker, WorkerLost, make_classifier
+
+Video = Annotated[UploadFile, File(description="a video in whatever format FFmpeg reads, or a GIF")]
+
+_PAGE = Path(__file__).parent / "page.html"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes upon itself.
+
+    Attributes:
+        megabytes: of an upload.
+        duration: of a video, in seconds.
+        waiting: requests that wait for a worker, at most.
+        seconds: that a request's work may take.
+    """
+
+    megabytes: float = 200
+    duration: float = 3600
+    waiting: int = 8
+    seconds: float = 120
+
+
+def create_app(
+    source: str,
+    *,
+    options: dict[str, Any] | None = None,
+    limits: Limits | None = None,
+    workers: int = 1,
+    threads: int = 1,
+    samples: Path | None = None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        source, options: the model, as `VideoClassifier.from_pretrained` takes it.
+        limits: see `Limits`.
+        workers: processes that each hold the model and do one request at a time.
+        threads: of each.
+        samples: folder of videos that the page offers.
+    """
+    limits = limits or Limits()
+    arguments = (source, options or {}, limits.duration, threads)
+    pool = Pool([Worker(make_classifier, arguments) for _ in range(workers)], limits.waiting)
+    offered = {path.name: path for path in sorted(samples.iterdir()) if path.is_file()} if samples else {}
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pool.start()
+        try:
+            yield
+        finally:
+            pool.stop()
+
+    app = FastAPI(title="timesformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(_Bounded, largest=int(limits.megabytes * 2**20))
+
+    def work(upload: UploadFile, job: dict[str, Any]) -> Any:
+        with _kept(upload) as path:
+            try:
+                return pool.run({**job, "path": str(path)}, limits.seconds)
+            except queue.Full:
+                raise HTTPException(503, "too many requests wait already", {"Retry-After": "5"}) from None
+            except JobError as error:
+                message = str(error).replace(str(path), upload.filename or "the video")
+                raise HTTPException(422, message) from None
+            except WorkerLost as error:
+                raise HTTPException(504, str(error)) from None
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether the server is up."""
+        return {"status": "ok", "version": __version__}
+
+    @app.post("/predict")
+    def predict(video: Video, top: Annotated[int, Query(ge=1)] = 5) -> JSONResponse:
+        """The classes of highest score, best first; the duration in seconds; how many clips would cover it."""
+        return JSONResponse(work(video, {"do": "predict", "top": top}))
+
+    @app.post("/explain", response_class=Response)
+    def explain(
+        video: Video,
+        format: Literal["mp4", "gif", "png"] = "mp4",
+        of: Annotated[str | None, Query(description="class that is asked for; attention rollout without")] = None,
+    ) -> Response:
+        """What the model looks at, as a film or a strip of frames."""
+        kind = {"mp4": "video/mp4", "gif": "image/gif", "png": "image/png"}[format]
+        return Response(work(video, {"do": "explain", "suffix": f".{format}", "of": of}), media_type=kind)
+
+    @app.post("/timeline")
+    def timeline(video: Video, threshold: Annotated[float, Query(ge=0, le=1)] = 0.5) -> JSONResponse:
+        """Scores over the time of a video, clip by clip, and the segments above a threshold."""
+        return JSONResponse(work(video, {"do": "timeline", "threshold": threshold}))
+
+    @app.get("/samples")
+    def list_samples() -> list[str]:
+        """Names of the videos that the page offers."""
+        return list(offered)
+
+    @app.get("/samples/{name}")
+    def sample(name: str) -> FileResponse:
+        """One of them."""
+        if name not in offered:
+            raise HTTPException(404, "there is no such sample")
+        return FileResponse(offered[name])
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        """The page."""
+        return _PAGE.read_text(encoding="utf-8")
+
+    @app.exception_handler(HTTPException)
+    async def told(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    return app
+
+
+@contextmanager
+def _kept(upload: UploadFile) -> Iterator[Path]:
+    """The upload as a file in a folder of its own, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="timesformer-") as folder:
+        path = Path(folder) / f"video{Path(upload.filename or '').suffix[:8]}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(upload.file, file)
+        yield path
+
+
+class _Bounded:
+    """Refuses a body as soon as it is seen to be too large, however it is sent."""
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        self.app, self.largest = app, largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        told = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        seen = 0
+        refused = told > self.largest
+
+        async def counted() -> Message:
+            nonlocal seen, refused
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.largest:
+                refused = True
+                return {"type": "http.disconnect"}
+            return message
+
+        started = False
+
+        async def once(message: Message) -> None:
+            nonlocal started
+            if not refused:
+                started = True
+                await send(message)
+
+        if not refused:
+            try:
+                await self.app(scope, counted, once)
+            except Exception:
+                if not refused:
+                    raise
+        if refused and not started:
+            answer = JSONResponse({"error": f"at most {self.largest / 2**20:g} MB are allowed"}, 413)
+            await answer(scope, receive, send)

@@ -1,0 +1,212 @@
+"""The HTTP API with real worker processes: answers, limits, and decoders that hang or die."""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+import timesformer
+from timesformer.app.server import Limits, create_app
+from timesformer.app.worker import Job, JobError, Pool, Worker, WorkerLost
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.synthetic import write_video
+
+
+def make_strange(greeting: str) -> Any:
+    """A worker that does what it is told, sleeping and dying too."""
+
+    def do(job: Job) -> Any:
+        if job["do"] == "sleep":
+            time.sleep(job["seconds"])
+        if job["do"] == "die":
+            os._exit(9)
+        if job["do"] == "fail":
+            raise ValueError("not this one")
+        return f"{greeting} {os.getpid()}"
+
+    return do
+
+
+def make_nothing() -> Any:
+    raise RuntimeError("no model here")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker(make_strange, ("hello",))
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+def test_a_worker_goes_on_after_a_job_that_failed(worker: Worker) -> None:
+    first = worker.run({"do": "greet"}, 10)
+    with pytest.raises(JobError, match="not this one"):
+        worker.run({"do": "fail"}, 10)
+    assert worker.run({"do": "greet"}, 10) == first, "the same process"
+
+
+@pytest.mark.parametrize("job", [{"do": "sleep", "seconds": 60}, {"do": "die"}])
+def test_a_worker_that_hangs_or_dies_is_replaced(worker: Worker, job: Job) -> None:
+    first = worker.run({"do": "greet"}, 10)
+    started = time.monotonic()
+    with pytest.raises(WorkerLost):
+        worker.run(job, 0.5)
+    assert time.monotonic() - started < 10
+    again = worker.run({"do": "greet"}, 10)
+    assert again.startswith("hello ")
+    assert again != first
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    with pytest.raises(JobError, match="no model here"):
+        Worker(make_nothing, ()).start()
+
+
+def test_the_queue_is_bounded() -> None:
+    pool = Pool([Worker(make_strange, ("hi",))], waiting=1)
+    pool.start()
+    try:
+        jobs = [threading.Thread(target=pool.run, args=({"do": "sleep", "seconds": 1.5}, 10)) for _ in range(2)]
+        for job in jobs:
+            job.start()
+        time.sleep(0.5)
+        with pytest.raises(queue.Full):
+            pool.run({"do": "greet"}, 10)
+        for job in jobs:
+            job.join()
+        assert pool.run({"do": "greet"}, 10).startswith("hi ")
+    finally:
+        pool.stop()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = timesformer.create_model(
+        "timesformer_tiny", embed_dim=24, depth=2, num_heads=3, image_size=32, patch_size=8, num_frames=4, num_classes=3
+    )
+    model.classes = ("run", "jump", "sit")
+    model.preprocessing = Preprocessing(num_frames=4, stride=2, image_size=32).to_dict()
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("samples") / "clip.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (20, 40, 64, 3), dtype=np.uint8), fps=10)
+    return path
+
+
+@pytest.fixture(scope="module")
+def client(model: Path, video: Path) -> Iterator[TestClient]:
+    limits = Limits(megabytes=0.5, duration=30, seconds=60)
+    with TestClient(create_app(str(model), limits=limits, samples=video.parent)) as client:
+        yield client
+
+
+def send(client: TestClient, address: str, content: bytes, name: str = "my film.mp4") -> Any:
+    return client.post(address, files={"video": (name, content)})
+
+
+def leftovers() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("timesformer-*")}
+
+
+def test_a_video_is_classified_as_by_the_classifier(client: TestClient, model: Path, video: Path) -> None:
+    before = leftovers()
+    answer = send(client, "/predict?top=2", video.read_bytes())
+    assert answer.status_code == 200
+    result = answer.json()
+    expected = timesformer.VideoClassifier.from_pretrained(model).predict(video, top=2)
+    assert [entry["label"] for entry in result["top"]] == [label for label, _ in expected]
+    assert [entry["score"] for entry in result["top"]] == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert result["duration"] == pytest.approx(2)
+    assert result["clips"] == pytest.approx(20 / 8)
+    assert leftovers() <= before, "temporary files are gone"
+
+
+def test_a_video_is_explained(client: TestClient, video: Path, tmp_path: Path) -> None:
+    film = send(client, "/explain", video.read_bytes())
+    assert film.headers["content-type"] == "video/mp4"
+    (tmp_path / "film.mp4").write_bytes(film.content)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 7
+    assert send(client, "/explain?format=png&of=jump", video.read_bytes()).content.startswith(b"\x89PNG")
+    wrong = send(client, "/explain?of=fly", video.read_bytes())
+    assert wrong.status_code == 422
+    assert "class 'fly' is not one of the model's" in wrong.json()["error"]
+
+
+def test_a_timeline(client: TestClient, video: Path) -> None:
+    result = send(client, "/timeline?threshold=0.1", video.read_bytes()).json()
+    assert len(result["clips"]) == 3
+    assert result["classes"] == ["run", "jump", "sit"]
+
+
+def test_bad_uploads_are_one_clear_error(client: TestClient, video: Path) -> None:
+    before = leftovers()
+    broken = send(client, "/predict", b"no video at all", "notes.txt")
+    assert broken.status_code == 422
+    assert broken.json()["error"].startswith("notes.txt: ")
+    assert "/tmp" not in broken.json()["error"]
+    assert client.post("/predict").status_code == 422
+    assert send(client, "/predict?top=0", video.read_bytes()).status_code == 422
+    assert send(client, "/predict", video.read_bytes(), "../../../../etc/passwd").status_code == 200
+    assert leftovers() <= before
+
+
+def test_what_is_too_large_is_refused(client: TestClient) -> None:
+    large = send(client, "/predict", bytes(2**20))
+    assert large.status_code == 413
+    assert large.json() == {"error": "at most 0.5 MB are allowed"}
+
+    def chunks() -> Iterator[bytes]:  # without a length that tells
+        yield b'--x\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\n'
+        for _ in range(64):
+            yield bytes(2**14)
+        yield b"\r\n--x--\r\n"
+
+    streamed = client.post("/predict", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
+    assert streamed.status_code == 413
+
+
+def test_what_is_too_long_is_refused(model: Path, video: Path) -> None:
+    with TestClient(create_app(str(model), limits=Limits(duration=1))) as client:
+        answer = send(client, "/predict", video.read_bytes())
+        assert answer.status_code == 422
+        assert answer.json()["error"] == "the video is 2 s long; at most 1 s are allowed"
+
+
+def test_what_takes_too_long_is_ended_and_the_server_goes_on(model: Path, video: Path) -> None:
+    with TestClient(create_app(str(model), limits=Limits(seconds=1e-3))) as client:
+        before = leftovers()
+        assert send(client, "/explain", video.read_bytes()).status_code == 504
+        assert client.get("/healthz").json()["status"] == "ok"
+        assert leftovers() <= before
+
+
+def test_the_page_and_its_samples_need_nothing_from_elsewhere(client: TestClient, video: Path) -> None:
+    page = client.get("/").text
+    assert "http://www.w3.org/2000/svg" in page
+    assert page.replace("http://www.w3.org/2000/svg", "").count("http") == 0
+    assert client.get("/samples").json() == ["clip.mp4"]
+    assert client.get("/samples/clip.mp4").content == video.read_bytes()
+    for name in ("..%2f..%2fetc%2fpasswd", "config.json"):
+        assert client.get(f"/samples/{name}").status_code == 404
+    schema = client.get("/openapi.json").json()
+    assert {"/predict", "/explain", "/healthz"} <= schema["paths"].keys()
