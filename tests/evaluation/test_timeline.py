@@ -76,6 +76,9 @@ def test_segments_are_runs_of_clips() -> None:
     found = Timeline("x", ("a", "b"), times, scores).segments(0.5)
     assert [(part.label, part.start, part.end) for part in found] == [("a", 0, 3), ("b", 1, 4), ("a", 3, 5)]
     assert found[0].score == pytest.approx(0.85)
+    longer = np.stack([times[:, 0], times[:, 0] + 4], axis=1)  # clips 1 and 3 overlap
+    found = Timeline("x", ("a", "b"), longer, scores).segments(0.5)
+    assert [(part.label, part.start, part.end) for part in found] == [("a", 0, 7), ("b", 1, 6)]
 
 
 def test_the_command(

@@ -50,18 +50,21 @@ class Timeline:
     scores: NDArray[np.float32]
 
     def segments(self, threshold: float = 0.5) -> list[Segment]:
-        """Where a class scores at least `threshold`, by the time it starts; clips that touch or overlap are one."""
+        """Where a class scores at least `threshold`, by the time it starts; clips that follow or overlap are one."""
         found = []
         for c, label in enumerate(self.classes):
             run: list[int] = []
             for clip in [*np.flatnonzero(self.scores[:, c] >= threshold).tolist(), None]:
-                if run and (clip is None or clip != run[-1] + 1):
+                if run and (clip is None or not self._goes_on(run[-1], clip)):
                     score = float(self.scores[run, c].mean())
                     found.append(Segment(label, float(self.times[run[0], 0]), float(self.times[run[-1], 1]), score))
                     run = []
                 if clip is not None:
                     run.append(clip)
         return sorted(found, key=lambda segment: (segment.start, segment.label))
+
+    def _goes_on(self, clip: int, later: int) -> bool:
+        return later == clip + 1 or bool(self.times[later, 0] < self.times[clip, 1])
 
     def to_json(self, threshold: float = 0.5) -> dict[str, Any]:
         return {
