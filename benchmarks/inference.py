@@ -174,7 +174,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     found = compare(args.frames, args.size, args.batch, args.dtype, args.rounds)
-    write_result(f"inference_{args.batch}x{args.frames}x{args.size}", found)
+    command = f"python benchmarks/inference.py --batch {args.batch} --frames {args.frames} --size {args.size}"
+    write_result(f"inference_{args.batch}x{args.frames}x{args.size}", found, command)
 
 
 if __name__ == "__main__":

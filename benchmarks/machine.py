@@ -43,8 +43,8 @@ def interleaved(jobs: Mapping[str, Callable[[], object]], rounds: int = 7, warm_
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def write_result(name: str, result: dict[str, Any]) -> None:
+def write_result(name: str, result: dict[str, Any], command: str = "") -> None:
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps({"command": f"python benchmarks/{name}.py", "machine": machine(), **result}, indent=2)
+    text = json.dumps({"command": command or f"python benchmarks/{name}.py", "machine": machine(), **result}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)
