@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, in place of what was there."""
     with replace_file(path) as new:
         new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as CSV, in place of what was there; file names that are no text stay as they are."""
+    with replace_file(path) as new, new.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+        csv.writer(out).writerows(rows)
 
 
 def save_figure(path: Path, figure: Any) -> None:

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
-from timesformer.evaluation.views import load_views, view_logits
+from timesformer.evaluation.views import load_views, to_clips, view_logits
 from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.transforms import center_crop, normalize, resize_short_side
+from timesformer.video.transforms import center_crop, resize_short_side
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +80,7 @@ class VideoClassifier:
         """
         if not isinstance(self.model, TimeSformer):
             raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a TimeSformer, not {self.model.architecture}")
-        views = (load_views(video, self.preprocessing) for video in calibration)
-        clips = [torch.stack([normalize(view) for view in some]) for some in views]
+        clips = [to_clips(load_views(video, self.preprocessing)) for video in calibration]
         model = prepare(self.model, dtype, backend=backend, calibration=clips)
         return VideoClassifier(model, preprocessing=self.preprocessing, device=self.device)
 
@@ -131,7 +130,7 @@ class VideoClassifier:
             ValueError: a frame of another type or shape; hop or top below 1.
         """
         span = max(1, round(self.preprocessing.num_frames * self.preprocessing.stride))
-        hop = hop or max(1, span // 4)
+        hop = max(1, span // 4) if hop is None else hop
         if hop < 1 or top < 1:
             raise ValueError(f"hop={hop}, top={top}: each must be at least 1")
         kept: deque[torch.Tensor] = deque(maxlen=span)

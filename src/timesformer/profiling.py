@@ -185,16 +185,19 @@ def measure_forward(
     model = models.build(architecture, config).eval().to(device, getattr(torch, dtype))
     of = model.config
     clip = torch.randn(1, of.in_channels, of.num_frames, *of.frame_size).to(device, getattr(torch, dtype))
-    seconds = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        model(clip)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+    seconds = [seconds_of(model, clip) for _ in range(1 + repeats)]
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_of_process() - before
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     return Measurement(name, torch.get_num_threads(), dtype, statistics.median(seconds[1:]), peak)
+
+
+def seconds_of(model: VideoModel, clip: Tensor) -> float:
+    """Seconds of one forward pass, to its end on a GPU too."""
+    started = time.perf_counter()
+    model(clip)
+    if clip.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def _peak_of_process() -> int:

@@ -147,5 +147,6 @@ def test_short_and_wrong_streams(classifier: VideoClassifier) -> None:
     assert list(classifier.stream(frames(0))) == []
     with pytest.raises(ValueError, match=r"frame of torch.float32, \(4, 4, 3\): expected uint8"):
         list(classifier.stream([torch.zeros(4, 4, 3)]))
-    with pytest.raises(ValueError, match="hop=-1"):
-        list(classifier.stream(frames(3), hop=-1))
+    for hop in (-1, 0):
+        with pytest.raises(ValueError, match=f"hop={hop}"):
+            list(classifier.stream(frames(3), hop=hop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,12 @@ def test_the_plain_model_is_left_as_it_was_and_what_it_says_goes_along() -> None
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
         assert value.dtype == torch.float32
+
+
+def test_a_prepared_model_is_not_saved_as_another(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="save the one it is of"):
+        prepare(make({})).save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from timesformer import distributed
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
-from timesformer.files import replace_file, save_figure, write_json
+from timesformer.files import save_figure, write_csv, write_json
 from timesformer.video.clips import BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
@@ -93,25 +92,16 @@ class Evaluation:
     def write(self, folder: Path) -> None:
         """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`."""
         write_json(folder / "metrics.json", self.summary())
-        with (
-            replace_file(folder / "predictions.csv") as file,
-            file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-        ):
-            rows = csv.writer(out)
-            rows.writerow(["path", "labels", "predicted", *self.classes])
-            for item, scores in zip(self.items, self.scores, strict=True):
-                labels = " ".join(self.classes[label] for label in item.labels)
-                rows.writerow([item.path, labels, self.classes[scores.argmax()], *(f"{score:.6f}" for score in scores)])
+        rows: list[list[Any]] = [["path", "labels", "predicted", *self.classes]]
+        for item, scores in zip(self.items, self.scores, strict=True):
+            labels = " ".join(self.classes[label] for label in item.labels)
+            rows.append([item.path, labels, self.classes[scores.argmax()], *(f"{score:.6f}" for score in scores)])
+        write_csv(folder / "predictions.csv", rows)
         write_bad_videos(folder / "bad_videos.txt", self.bad)
         if self.multi_label:
             return
-        with (
-            replace_file(folder / "confusion.csv") as file,
-            file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-        ):
-            rows = csv.writer(out)
-            rows.writerow(["true \\ predicted", *self.classes])
-            rows.writerows([name, *counts] for name, counts in zip(self.classes, self.confusion, strict=True))
+        counts = [[name, *row] for name, row in zip(self.classes, self.confusion, strict=True)]
+        write_csv(folder / "confusion.csv", [["true \\ predicted", *self.classes], *counts])
         save_figure(folder / "confusion.png", confusion_figure(self.confusion, self.classes))
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -17,12 +16,12 @@ from safetensors.numpy import save_file
 from timesformer import distributed
 from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
+from timesformer.evaluation.views import in_batches, usual_batch
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
 from timesformer.video.clips import BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.transforms import normalize
 
 PART = 256  # videos that are lost at most when a job is cut off
 
@@ -72,7 +71,6 @@ class Features:
         return [(other, float(similar[other])) for other in order[:count]]
 
 
-@torch.inference_mode()
 def video_features(
     model: VideoModel,
     videos: VideoList,
@@ -96,7 +94,6 @@ def video_features(
         on_video: called after each video.
     """
     model.eval()
-    device = next(model.parameters(), torch.empty(0)).device
     found: list[tuple[int, NDArray[np.float32]]] = []
     bad: list[BadVideo] = []
     dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"])
@@ -106,8 +103,8 @@ def video_features(
         if isinstance(views, BadVideo):
             bad.append(views)
             continue
-        values = model.features(torch.stack([normalize(view) for view in views]).to(device))
-        found.append((index, values.float().mean(dim=0).cpu().numpy()))
+        values = in_batches(model, model.features, views, usual_batch(preprocessing))
+        found.append((index, values.mean(dim=0).numpy()))
     items = [videos.items[index] for index, _ in found]
     stacked = np.stack([values for _, values in found]) if found else np.zeros((0, 0), np.float32)
     labels = np.array([item.labels[0] if item.labels else -1 for item in items], dtype=np.int64)

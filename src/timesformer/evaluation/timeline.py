@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timesformer.evaluation.views import usual_batch, view_logits
-from timesformer.files import replace_file, save_figure, write_json
+from timesformer.files import save_figure, write_csv, write_json
 from timesformer.predictor import VideoClassifier
 from timesformer.video import sampling
 from timesformer.video.decode import VideoReader
@@ -81,14 +80,11 @@ class Timeline:
     def write(self, stem: Path, threshold: float = 0.5) -> None:
         """Write STEM.json, STEM.csv (a line a clip) and STEM.png."""
         write_json(stem.with_name(f"{stem.name}.json"), self.to_json(threshold))
-        with (
-            replace_file(stem.with_name(f"{stem.name}.csv")) as file,
-            file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-        ):
-            rows = csv.writer(out)
-            rows.writerow(["start", "end", *self.classes])
-            for (start, end), scores in zip(self.times, self.scores, strict=True):
-                rows.writerow([f"{start:.3f}", f"{end:.3f}", *(f"{score:.6f}" for score in scores)])
+        lines = [
+            [f"{start:.3f}", f"{end:.3f}", *(f"{score:.6f}" for score in scores)]
+            for (start, end), scores in zip(self.times, self.scores, strict=True)
+        ]
+        write_csv(stem.with_name(f"{stem.name}.csv"), [["start", "end", *self.classes], *lines])
         self.draw(stem.with_name(f"{stem.name}.png"), threshold)
 
     def draw(self, file: Path, threshold: float = 0.5) -> None:
@@ -138,7 +134,9 @@ def timeline(
     size, model = preprocessing.image_size, classifier.model
     with VideoReader(video, short_side=size) as reader:
         span = max(1, round(preprocessing.num_frames * preprocessing.stride))
-        indices = sampling.sliding_clips(len(reader), preprocessing.num_frames, preprocessing.stride, hop or span)
+        indices = sampling.sliding_clips(
+            len(reader), preprocessing.num_frames, preprocessing.stride, span if hop is None else hop
+        )
         scores: list[Tensor] = []
         batch: list[Tensor] = []
         for done, clip in enumerate(_clips(reader, indices, size), 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,30 +64,40 @@ def usual_batch(preprocessing: Preprocessing) -> int:
     return min(64, max(1, 16 * 8 * 224**2 // pixels))
 
 
-@torch.inference_mode()
+def to_clips(views: Tensor) -> Tensor:
+    """Views, uint8 (V, F, S, S, 3), as a model takes them: normalised floats (V, 3, F, S, S)."""
+    return torch.stack([normalize(view) for view in views])
+
+
 def view_logits(model: nn.Module, views: Tensor, *, batch_size: int = 16) -> Tensor:
-    """Logits (V, classes) of each view, float32 on the CPU.
+    """Logits (V, classes) of each view, float32 on the CPU; see `in_batches`."""
+    return in_batches(model, model, views, batch_size)
+
+
+@torch.inference_mode()
+def in_batches(model: nn.Module, part_of: Callable[[Tensor], Tensor], views: Tensor, batch_size: int) -> Tensor:
+    """What a model, or a part of it such as its features, gives for each view: (V, D), float32 on the CPU.
 
     Args:
-        model: maps clips (B, 3, F, S, S) to logits (B, classes).
+        model: says the device.
+        part_of: maps clips (B, 3, F, S, S) to (B, D).
         views: uint8 (V, F, S, S, 3).
         batch_size: views that go through the model at a time; halved, as often as need be, where memory runs out.
     """
     device = next(model.parameters(), torch.empty(0)).device
-    logits: list[Tensor] = []
+    found: list[Tensor] = []
     done = 0
     while done < len(views):
         part = views[done : done + batch_size]
         try:
-            clips = torch.stack([normalize(view) for view in part]).to(device)
-            logits.append(model(clips).float().cpu())
+            found.append(part_of(to_clips(part).to(device)).float().cpu())
             done += len(part)
         except RuntimeError as error:
             if len(part) == 1 or not _out_of_memory(error):
                 raise
             batch_size = len(part) // 2
             logger.warning("memory ran out with %d views at a time: going on with %d", len(part), batch_size)
-    return torch.cat(logits)
+    return torch.cat(found)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -106,3 +106,16 @@ class VideoModel(nn.Module):
         with replace_file(Path(folder) / "model.safetensors") as file:
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
         write_json(Path(folder) / "config.json", about)
+
+
+class FrozenModel(VideoModel):
+    """A model that was rewritten for inference: what it says of itself is the model's that it was made from."""
+
+    def __init__(self, model: VideoModel) -> None:
+        super().__init__()
+        self.config = model.config
+        self.classes, self.multi_label, self.preprocessing = model.classes, model.multi_label, model.preprocessing
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Not for such a model: ValueError."""
+        raise ValueError(f"{folder}: a model that was prepared for inference can't be saved: save the one it is of")

@@ -22,7 +22,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend
-from timesformer.model.base import VideoModel
+from timesformer.model.base import FrozenModel, VideoModel
 from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 from timesformer.model.tracing import is_traced
@@ -84,16 +84,14 @@ def prepare(
     return Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
 
 
-class Prepared(VideoModel):
+class Prepared(FrozenModel):
     """What `prepare` returns for the backend `torch`."""
 
     architecture = "timesformer"
     config: ModelConfig
 
     def __init__(self, model: TimeSformer, dtype: torch.dtype, linear: Callable[[Tensor, Tensor], Linear]) -> None:
-        super().__init__()
-        self.config = model.config
-        self.classes, self.multi_label, self.preprocessing = model.classes, model.multi_label, model.preprocessing
+        super().__init__(model)
         self.dtype = dtype
         self.per_frame = model.config.attention == "divided_space_time" and model.config.released_cls
         kind = PerFrame if self.per_frame else Whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,12 @@ class Linear(Protocol):
         """(…, inputs) to (…, outputs)."""
         ...
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """GELU (exact) of a call."""
+    def prepared(self, x: Tensor) -> Tensor:
+        """An input in the form that is computed with, which a call takes as well."""
+        ...
+
+    def gelu_for(self, following: Any, x: Tensor) -> Tensor:
+        """GELU (exact) of a call, as the input of the following layer, which is of the same kind."""
         ...
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -39,7 +43,10 @@ class PlainLinear:
             self.range = min(self.range[0], low.item()), max(self.range[1], high.item())
         return F.linear(x, self.weight, self.bias)
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Tensor:
+        return x
+
+    def gelu_for(self, following: PlainLinear, x: Tensor) -> Tensor:
         return F.gelu(self(x))
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
@@ -57,7 +64,10 @@ class PackedLinear:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
 
-    def gelu(self, x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Tensor:
+        return x
+
+    def gelu_for(self, following: PackedLinear, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "gelu", [], "none")
         return out
 
@@ -69,7 +79,7 @@ class PackedLinear:
 class Int8Linear:
     """By oneDNN on a CPU in 8 bits: weights symmetric for each output, inputs by one scale for a range seen before.
 
-    Takes float32, bfloat16, or what is in 8 bits already (see `quantise`); gives `out`, float32 or bfloat16.
+    Takes float32, bfloat16, or what is in 8 bits already (see `prepared`); gives `out`, float32 or bfloat16.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, low: float, high: float, out: torch.dtype) -> None:
@@ -82,47 +92,39 @@ class Int8Linear:
         self.bias, self.out = bias, out
         self._zero_and_half = torch.tensor(self.zero + 0.5)  # the half: conversion cuts off, and is to round
 
-    def quantise(self, x: Tensor) -> Tensor:
-        """This layer's input in 8 bits."""
+    def prepared(self, x: Tensor) -> Tensor:
         if x.dtype == torch.uint8:
             return x
         return torch.add(self._zero_and_half, x.float(), alpha=1 / self.scale).clamp_(0, 255.99).to(torch.uint8)
 
     def __call__(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
+            self.prepared(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
             1.0, 0, self.out, "none", [], "",
         )  # fmt: skip
         return out
 
-    def gelu(self, x: Tensor) -> Tensor:
-        raise NotImplementedError("GELU goes straight into the next layer's 8 bits: gelu_into")
-
-    def gelu_into(self, following: Int8Linear, x: Tensor) -> Tensor:
-        """GELU of a call, in 8 bits as the following layer's input."""
+    def gelu_for(self, following: Int8Linear, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
+            self.prepared(x), self.scale, self.zero, self.weight, self.scales, self.zeros, self.bias,
             following.scale, following.zero, torch.uint8, "gelu", [], "none",
         )  # fmt: skip
         return out
 
     def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
-            self.quantise(x), self.scale, self.zero, self.weight, self.scales, self.zeros, residual, self.bias,
+            self.prepared(x), self.scale, self.zero, self.weight, self.scales, self.zeros, residual, self.bias,
             1.0, 0, torch.float32, 1.0, 0, "add", 1.0, "none", [], "",
         )  # fmt: skip
         return out
 
 
 def project(x: Tensor, *layers: Linear) -> list[Tensor]:
-    """The same input through several layers, put into 8 bits once if they are of 8 bits."""
-    first = layers[0]
-    x = first.quantise(x) if isinstance(first, Int8Linear) else x
+    """The same input through several layers, prepared once."""
+    x = layers[0].prepared(x)
     return [layer(x) for layer in layers]
 
 
 def mlp(residual: Tensor, x: Tensor, first: Linear, second: Linear) -> Tensor:
     """`residual` + second(GELU(first(x)))."""
-    if isinstance(first, Int8Linear) and isinstance(second, Int8Linear):
-        return second.add_to(residual, first.gelu_into(second, x))
-    return second.add_to(residual, first.gelu(x))
+    return second.add_to(residual, first.gelu_for(second, x))

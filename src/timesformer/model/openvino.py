@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from timesformer.model.base import VideoModel
+from timesformer.model.base import FrozenModel
 
 if TYPE_CHECKING:
     from timesformer.model.inference import Dtype, Prepared
@@ -15,21 +15,18 @@ if TYPE_CHECKING:
 _INSTALL = "pip install 'timesformer[openvino]'"
 
 
-class OnOpenVINO(VideoModel):
+class OnOpenVINO(FrozenModel):
     """What `timesformer.prepare` returns for the backend `openvino`: for clips of the model's own size, any batch."""
 
     architecture = "timesformer"
 
     def __init__(self, prepared: Prepared, dtype: Dtype, calibration: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__(prepared)
         try:
             import openvino
         except ImportError as error:
             raise ImportError(f"backend='openvino' is not installed: {_INSTALL}") from error
         config = prepared.config
-        self.config = config
-        self.classes, self.multi_label = prepared.classes, prepared.multi_label
-        self.preprocessing = prepared.preprocessing
         shape = (config.in_channels, config.num_frames, *config.frame_size)
         for _, step in config.steps:
             step.comparisons(config.grid)  # makes its table of indices, if any, which must be a real one

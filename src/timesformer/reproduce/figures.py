@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,11 @@ from timesformer.model.base import VideoModel
 from timesformer.model.timesformer import TimeSformer
 from timesformer.model.variants import VARIANTS
 from timesformer.predictor import VideoClassifier
-from timesformer.profiling import count, draw_sweep, sweep
+from timesformer.profiling import count, draw_sweep, seconds_of, sweep
 from timesformer.reproduce.experiment import Experiment, Row, Training
 from timesformer.reproduce.paper.models import ALL_IMAGES
 from timesformer.reproduce.plan import Plan
-from timesformer.reproduce.report import environment
+from timesformer.reproduce.report import environment, section, table_lines
 from timesformer.reproduce.run import Job
 from timesformer.video.datasets import read_videos
 from timesformer.video.transforms import normalize
@@ -38,7 +37,7 @@ from timesformer.video.transforms import normalize
 def figure2(plan: Plan, command: str) -> str:
     """Which patches each scheme attends to."""
     draw_schemes(plan.out / "figure2.png")
-    return _section("figure2: What each scheme attends to", command, ["![Attention schemes](figure2.png)"])
+    return section("figure2: What each scheme attends to", command, ["![Attention schemes](figure2.png)"])
 
 
 def figure3(plan: Plan, command: str) -> str:
@@ -47,7 +46,7 @@ def figure3(plan: Plan, command: str) -> str:
     for kind, values in (("size", (224, 336, 448, 560)), ("frames", (8, 32, 64, 96))):
         rows = sweep(base, kind, values)  # type: ignore[arg-type]
         draw_sweep(rows, kind, plan.out / f"figure3_{kind}.png")  # type: ignore[arg-type]
-        lines += _table(
+        lines += table_lines(
             ["T MACs a view", *(f"{value} {'px' if kind == 'size' else 'frames'}" for value in values)],
             [
                 [scheme, *(f"{row['macs_per_view'] / 1e12:.3f}" for row in rows if row["attention"] == scheme)]
@@ -55,21 +54,15 @@ def figure3(plan: Plan, command: str) -> str:
             ],
         )
         lines += ["", f"![Cost against {kind}](figure3_{kind}.png)", ""]
-    return _section("figure3: Cost", command, ["Counted from the models; exact.", "", *lines])
+    return section("figure3: Cost", command, ["Counted from the models; exact.", "", *lines])
 
 
-FIGURE7 = Experiment(
-    "figure7",
-    "Attention rollout",
-    ("ssv2",),
-    [
-        Row(
-            "divided_space_time",
-            Training(("model.attention=divided_space_time",)),
-            full={"ssv2": "table1/ssv2_divided_space_time"},
-        )
-    ],
-)
+def _scheme(name: str) -> Row:
+    """A row of Table 1, on the data that order decides on."""
+    return Row(name, Training((f"model.attention={name}",)), full={"ssv2": f"table1/ssv2_{name}"})
+
+
+FIGURE7 = Experiment("figure7", "Attention rollout", ("ssv2",), [_scheme("divided_space_time")])
 
 
 def figure7(plan: Plan, command: str) -> str:
@@ -90,7 +83,7 @@ def figure7(plan: Plan, command: str) -> str:
         titles.append(f"{classifier.classes[item.labels[0]]}; predicted {predicted}")
     _draw_strips(strips, titles, plan.out / "figure7.png")
     text = "Frames of test clips, and under them the share of each patch in the output token; bright is the largest."
-    return _section("figure7: Attention rollout", command, [text, "", "![Attention rollout](figure7.png)"])
+    return section("figure7: Attention rollout", command, [text, "", "![Attention rollout](figure7.png)"])
 
 
 def _draw_strips(strips: list[NDArray[np.uint8]], titles: list[str], file: Path) -> None:
@@ -111,12 +104,8 @@ FIGURE8 = Experiment(
     ("ssv2",),
     [
         Row("image ViT", Training((), ALL_IMAGES), full={"ssv2": "table1/ssv2_divided_space_time"}),
-        Row("space_only", Training(("model.attention=space_only",)), full={"ssv2": "table1/ssv2_space_only"}),
-        Row(
-            "divided_space_time",
-            Training(("model.attention=divided_space_time",)),
-            full={"ssv2": "table1/ssv2_divided_space_time"},
-        ),
+        _scheme("space_only"),
+        _scheme("divided_space_time"),
     ],
 )
 
@@ -138,8 +127,8 @@ def figure8(plan: Plan, command: str) -> str:
         spread = statistics.stdev(percents) if len(percents) > 1 else 0.0
         rows.append([name, f"{statistics.fmean(percents):.1f} ± {spread:.1f}"])
     text = "Test videos whose class is that of most of their 5 nearest others, by their features: percent."
-    lines = [text, "", *_table(["features of", "percent"], rows), "", "![t-SNE](figure8.png)"]
-    return _section("figure8: Features", command, lines)
+    lines = [text, "", *table_lines(["features of", "percent"], rows), "", "![t-SNE](figure8.png)"]
+    return section("figure8: Features", command, lines)
 
 
 def _features(job: Job) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -209,14 +198,11 @@ def inference_time(plan: Plan, command: str) -> str:
         built[name] = model.to(device), clip
     for turn in range(1 + rounds):
         for name, (model, clip) in built.items():
-            started = time.perf_counter()
-            model(clip)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            seconds = seconds_of(model, clip)
             if turn:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(seconds)
         plan.say(f"inference-time {turn}/{rounds}")
-    videos = {name: _MODELS[name][1] * statistics.median(seconds) for name, seconds in times.items()}
+    videos = {name: _MODELS[name][1] * statistics.median(taken) for name, taken in times.items()}
     rows = [
         [
             title,
@@ -236,16 +222,7 @@ def inference_time(plan: Plan, command: str) -> str:
         "Models with random weights in float32, one view at a time, all in turn; medians of 5. The paper's hours are "
         "for the 20,000 videos of Kinetics-400's validation on 8 V100."
     )
-    return _section("inference-time: Time of testing a video", command, [text, "", *_table(head, rows)])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
-
-
-def _section(title: str, command: str, lines: list[str]) -> str:
-    return "\n".join([f"## {title}", "", f"`{command}`", "", *lines]) + "\n"
+    return section("inference-time: Time of testing a video", command, [text, "", *table_lines(head, rows)])
 
 
 FIGURES: dict[str, Callable[[Plan, str], str]] = {

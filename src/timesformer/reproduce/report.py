@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import platform
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from timesformer import __version__
-from timesformer.files import replace_file, save_figure, write_json
+from timesformer.files import replace_file, save_figure, write_csv, write_json
 from timesformer.reproduce.costs import full_cost
 from timesformer.reproduce.experiment import TASKS, Claim, Experiment, Results, Row
 
@@ -51,26 +50,34 @@ def markdown(experiment: Experiment, results: Results, command: str) -> str:
     """The experiment as a section of a page."""
     seeds = max(map(len, results.outcomes.values()))
     columns = columns_of(experiment, results)
-    lines = [f"## {experiment.name}: {experiment.title}", "", f"`{command}`", ""]
-    lines += [f"Top-1 in percent, mean ± standard deviation over {seeds} seeds."]
+    lines = [f"Top-1 in percent, mean ± standard deviation over {seeds} seeds."]
     lines += experiment.notes
     table = [_scores(experiment, results, columns), *_costs(experiment, results)]
     head, *rows = [[cell for part in line for cell in part] for line in zip(*table, strict=True)]
-    lines += ["", _line(head), "|---" * len(head) + "|", *map(_line, rows)]
-    if experiment.claims:
-        lines += ["", "| the paper's conclusion | here | points |", "|---|---|---|"]
+    lines += ["", *table_lines(head, rows)]
+    claims = []
     for verdict in verdicts(experiment, results):
         points = f"{verdict['points']:+.1f} ± {verdict['deviation']:.1f}" if "points" in verdict else "–"
         asked = f" (more than {verdict['at_least']:.0f} asked)" if verdict["at_least"] else ""
-        lines.append(_line([verdict["claim"], verdict["verdict"], points + asked]))
-    return "\n".join([*lines, "", f"![{experiment.title}]({experiment.name}.png)"]) + "\n"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        claims.append([verdict["claim"], verdict["verdict"], points + asked])
+    if claims:
+        lines += ["", *table_lines(["the paper's conclusion", "here", "points"], claims)]
+    lines += ["", f"![{experiment.title}]({experiment.name}.png)"]
+    return section(f"{experiment.name}: {experiment.title}", command, lines)
 
 
 Cells = list[list[str]]
+
+
+def section(title: str, command: str, lines: list[str]) -> str:
+    """A section of the page of results."""
+    return "\n".join([f"## {title}", "", f"`{command}`", "", *lines]) + "\n"
+
+
+def table_lines(head: list[str], rows: Cells) -> list[str]:
+    """A table in markdown."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
 def _scores(experiment: Experiment, results: Results, columns: dict[str, str]) -> Cells:
@@ -127,22 +134,24 @@ def _full_costs(row: Row) -> list[str]:
     return [f"{cost.parameters / 1e6:.1f} M", macs if cost.views else f"{macs} a clip"]
 
 
-def write_report(experiment: Experiment, results: Results, out: Path, command: str) -> None:
-    """Write the experiment as NAME.md, .csv, .json and .png into a folder."""
+def write_report(experiment: Experiment, results: Results, out: Path, command: str) -> str:
+    """Write the experiment as NAME.md, .csv, .json and .png into a folder; return what NAME.md says."""
     columns = columns_of(experiment, results)
+    page = markdown(experiment, results, command)
     with replace_file(out / f"{experiment.name}.md") as file:
-        file.write_text(markdown(experiment, results, command), encoding="utf-8")
-    with replace_file(out / f"{experiment.name}.csv") as file, file.open("w", newline="", encoding="utf-8") as lines:
-        rows = csv.writer(lines)
-        rows.writerow(["row", "column", "data", "seed", "top1", "top5", "paper_top1", "paper_top5", "quoted"])
-        for row in experiment.rows:
-            for column, task in columns.items():
-                about = [row.paper.get(column, ""), row.top5.get(column, ""), row.quoted]
-                for seed, outcome in enumerate(results.outcomes.get((row.name, column), [])):
-                    figures = [f"{outcome.top1:.4f}", f"{outcome.top5:.4f}"]
-                    rows.writerow([row.name, column, task, seed, *figures, *about])
-                if (row.name, column) not in results.outcomes and column in row.paper:
-                    rows.writerow([row.name, column, "", "", "", "", *about])
+        file.write_text(page, encoding="utf-8")
+    rows: list[list[Any]] = [
+        ["row", "column", "data", "seed", "top1", "top5", "paper_top1", "paper_top5", "quoted"],
+    ]
+    for row in experiment.rows:
+        for column, task in columns.items():
+            about = [row.paper.get(column, ""), row.top5.get(column, ""), row.quoted]
+            for seed, outcome in enumerate(results.outcomes.get((row.name, column), [])):
+                figures = [f"{outcome.top1:.4f}", f"{outcome.top5:.4f}"]
+                rows.append([row.name, column, task, seed, *figures, *about])
+            if (row.name, column) not in results.outcomes and column in row.paper:
+                rows.append([row.name, column, "", "", "", "", *about])
+    write_csv(out / f"{experiment.name}.csv", rows)
     write_json(
         out / f"{experiment.name}.json",
         {
@@ -157,6 +166,7 @@ def write_report(experiment: Experiment, results: Results, out: Path, command: s
         },
     )
     draw(experiment, results, out / f"{experiment.name}.png")
+    return page
 
 
 def environment() -> dict[str, str]:

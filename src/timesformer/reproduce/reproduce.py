@@ -9,7 +9,7 @@ from timesformer.files import replace_file
 from timesformer.reproduce import figures
 from timesformer.reproduce.paper import EXPERIMENTS
 from timesformer.reproduce.plan import Plan
-from timesformer.reproduce.report import environment, markdown, write_report
+from timesformer.reproduce.report import environment, write_report
 
 TABLES = [f"table{number}" for number in range(1, 9)]
 FIGURES = [f"figure{number}" for number in range(2, 9)]
@@ -34,9 +34,7 @@ def reproduce(name: str, plan: Plan) -> str:
     command = plan.command(name)
     if name in EXPERIMENTS:
         experiment = EXPERIMENTS[name]
-        results = plan.run(experiment)
-        write_report(experiment, results, plan.out, command)
-        section = markdown(experiment, results, command)
+        section = write_report(experiment, plan.run(experiment), plan.out, command)
     else:
         section = figures.FIGURES[name](plan, command)
         with replace_file(plan.out / f"{name}.md") as file:

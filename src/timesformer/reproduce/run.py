@@ -23,7 +23,7 @@ from timesformer import models
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.files import write_json
 from timesformer.predictor import VideoClassifier
-from timesformer.profiling import count
+from timesformer.profiling import count, seconds_of
 from timesformer.reproduce.experiment import TASKS, Experiment, Outcome, Results, Test, Training
 from timesformer.training.loop import train
 from timesformer.training.recipe import Recipe, load_recipe
@@ -41,7 +41,7 @@ class Part:
     Attributes:
         recipe, settings, seed: what is trained.
         data: on which videos.
-        folder: where it is kept; parts of different experiments that come to the same have the same.
+        out: folder of all parts.
         start: the image model that it starts from.
     """
 
@@ -58,6 +58,7 @@ class Part:
 
     @cached_property
     def folder(self) -> Path:
+        """Where it is kept; parts of different experiments that come to the same have the same."""
         recipe = self.load_recipe()
         options = dict(recipe.model)
         with torch.device("meta"):
@@ -259,14 +260,8 @@ def _train(part: Part, file: Path) -> None:
     model = train(read_videos(part.data, "train"), part.folder / "run", recipe, resume=True)
     seconds = time.monotonic() - started
     parameters, macs = count(model)
-    start = part.start.folder.name if part.start else None
-    about = {
-        "recipe": part.recipe,
-        "settings": part.settings,
-        "seed": part.seed,
-        "data": str(part.data),
-        "start": start,
-    }
+    about = {"recipe": part.recipe, "settings": part.settings, "seed": part.seed, "data": str(part.data)}
+    about["start"] = part.start.folder.name if part.start else None
     write_json(file, {**about, "train_seconds": seconds, "parameters": parameters, "macs": macs})
 
 
@@ -295,13 +290,7 @@ def _seconds_a_view(classifier: VideoClassifier, size: int, repeats: int = 5) ->
     """Median seconds of the model for a clip."""
     config = classifier.model.config
     clip = torch.randn(1, config.in_channels, config.num_frames, size, size, device=classifier.device)
-    seconds = []
-    for _ in range(1 + repeats):
-        started = time.perf_counter()
-        classifier.model(clip)
-        if classifier.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+    seconds = [seconds_of(classifier.model, clip) for _ in range(1 + repeats)]
     return statistics.median(seconds[1:])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timesformer.reproduce.experiment import Claim, Experiment, Results, Row, Training
+from timesformer.reproduce.experiment import Claim, Experiment, Results
+from timesformer.reproduce.paper.rows import ablation
 
 _PAPER = {
     "space_only": (76.9, 36.6),
@@ -26,15 +27,7 @@ EXPERIMENT = Experiment(
     "table1",
     "Attention schemes",
     ("k400", "ssv2"),
-    [
-        Row(
-            name,
-            Training((f"model.attention={name}",)),
-            {"k400": k400, "ssv2": ssv2},
-            full={"k400": f"table1/k400_{name}", "ssv2": f"table1/ssv2_{name}"},
-        )
-        for name, (k400, ssv2) in _PAPER.items()
-    ],
+    ablation("attention", _PAPER, "table1"),
     [
         Claim("Where order decides, space-only attention is far below divided", lambda r: _gap(r, "ssv2"), least=20),
         Claim(

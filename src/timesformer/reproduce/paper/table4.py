@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
+from timesformer.reproduce.experiment import Claim, Experiment
+from timesformer.reproduce.paper.rows import ablation
 
 _PAPER = {"none": (75.4, 45.8), "space": (77.8, 52.5), "space_time": (78.0, 59.5)}
 
@@ -10,15 +11,7 @@ EXPERIMENT = Experiment(
     "table4",
     "Positions",
     ("k400", "ssv2"),
-    [
-        Row(
-            name,
-            Training((f"model.positions={name}",)),
-            {"k400": k400, "ssv2": ssv2},
-            full={"k400": f"table4/k400_{name}", "ssv2": f"table4/ssv2_{name}"},
-        )
-        for name, (k400, ssv2) in _PAPER.items()
-    ],
+    ablation("positions", _PAPER, "table4"),
     [
         Claim(
             "Where order decides, positions in space are better than none",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
-from timesformer.reproduce.paper.models import ALL_IMAGES, HR, LONG
+from timesformer.reproduce.experiment import Experiment, Row
+from timesformer.reproduce.paper.rows import family, long_is_better
 
 # Top-1, top-5 and tera-MACs for a video, as the paper quotes them.
 _OTHERS: list[tuple[str, str, float, float | None, float | None]] = [
@@ -22,10 +22,6 @@ _OTHERS: list[tuple[str, str, float, float | None, float | None]] = [
 ]
 
 
-def _ours(name: str, settings: tuple[str, ...], recipe: str, top1: float, top5: float) -> Row:
-    return Row(name, Training(settings, ALL_IMAGES), {"k400": top1}, {"k400": top5}, full={"k400": f"table5/{recipe}"})
-
-
 EXPERIMENT = Experiment(
     "table5",
     "Kinetics-400",
@@ -35,14 +31,7 @@ EXPERIMENT = Experiment(
             Row(name, None, {"k400": top1}, {"k400": top5} if top5 else {}, quoted=source, tera_macs=macs)
             for name, source, top1, top5, macs in _OTHERS
         ),
-        _ours("TimeSformer", (), "base", 78.0, 93.7),
-        _ours("TimeSformer-HR", HR, "hr", 79.7, 94.4),
-        _ours("TimeSformer-L", LONG, "long", 80.7, 94.7),
+        *family({"k400": "table5/{}"}, {"k400": (78.0, 79.7, 80.7)}, {"k400": (93.7, 94.4, 94.7)}),
     ],
-    [
-        Claim(
-            "TimeSformer-L is better than the base",
-            lambda r: r.mean("TimeSformer-L", "k400") - r.mean("TimeSformer", "k400"),
-        )
-    ],
+    [long_is_better("k400")],
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
-from timesformer.reproduce.paper.models import ALL_IMAGES, HR, LONG
+from timesformer.reproduce.experiment import Experiment, Row
+from timesformer.reproduce.paper.rows import family, long_is_better
 
 _OTHERS = [
     ("I3D-R50+Cell", "Wang et al., 2020", 79.8, 94.4),
@@ -13,25 +13,14 @@ _OTHERS = [
 ]
 
 
-def _ours(name: str, settings: tuple[str, ...], recipe: str, top1: float, top5: float) -> Row:
-    return Row(name, Training(settings, ALL_IMAGES), {"k600": top1}, {"k600": top5}, full={"k600": f"table6/{recipe}"})
-
-
 EXPERIMENT = Experiment(
     "table6",
     "Kinetics-600",
     ("k600",),
     [
         *(Row(name, None, {"k600": top1}, {"k600": top5}, quoted=source) for name, source, top1, top5 in _OTHERS),
-        _ours("TimeSformer", (), "base", 79.1, 94.4),
-        _ours("TimeSformer-HR", HR, "hr", 81.8, 95.8),
-        _ours("TimeSformer-L", LONG, "long", 82.2, 95.6),
+        *family({"k600": "table6/{}"}, {"k600": (79.1, 81.8, 82.2)}, {"k600": (94.4, 95.8, 95.6)}),
     ],
-    [
-        Claim(
-            "TimeSformer-L is better than the base",
-            lambda r: r.mean("TimeSformer-L", "k600") - r.mean("TimeSformer", "k600"),
-        )
-    ],
+    [long_is_better("k600")],
     ["In miniature Kinetics-600 and Kinetics-400 have the same stand-in: the figures are those of Table 5."],
 )

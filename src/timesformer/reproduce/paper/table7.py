@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
-from timesformer.reproduce.paper.models import ALL_IMAGES, HR, LONG
+from timesformer.reproduce.experiment import Experiment, Row
+from timesformer.reproduce.paper.rows import family, long_is_better
 
 _OTHERS = [
     ("SlowFast", "Feichtenhofer et al., 2019", {"ssv2": 61.7, "diving48": 77.6}),
@@ -15,30 +15,18 @@ _OTHERS = [
 ]
 
 
-def _ours(name: str, settings: tuple[str, ...], recipe: str, ssv2: float, diving48: float) -> Row:
-    return Row(
-        name,
-        Training(settings, ALL_IMAGES),
-        {"ssv2": ssv2, "diving48": diving48},
-        full={data: f"table7/{data}_{recipe}" for data in ("ssv2", "diving48")},
-    )
-
-
 EXPERIMENT = Experiment(
     "table7",
     "Something-Something-V2 and Diving-48",
     ("ssv2",),
     [
         *(Row(name, None, figures, quoted=source) for name, source, figures in _OTHERS),
-        _ours("TimeSformer", (), "base", 59.5, 74.9),
-        _ours("TimeSformer-HR", HR, "hr", 62.2, 78.0),
-        _ours("TimeSformer-L", LONG, "long", 62.4, 81.0),
+        *family(
+            {"ssv2": "table7/ssv2_{}", "diving48": "table7/diving48_{}"},
+            {"ssv2": (59.5, 62.2, 62.4), "diving48": (74.9, 78.0, 81.0)},
+            {},
+        ),
     ],
-    [
-        Claim(
-            "TimeSformer-L is better than the base",
-            lambda r: r.mean("TimeSformer-L", "ssv2") - r.mean("TimeSformer", "ssv2"),
-        )
-    ],
+    [long_is_better("ssv2")],
     ["Diving-48 has no stand-in of its own in miniature."],
 )
