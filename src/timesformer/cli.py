@@ -509,6 +509,9 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
     from timesformer.evaluation.timeline import timeline
     from timesformer.video.decode import VideoError
 
+    names = [Path(video).name for video in args.videos]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{twice[0]}: two videos have this name, and their timelines would have: give them one by one")
     results: list[dict[str, Any]] = []
     for video in args.videos:
         try:
@@ -632,6 +635,7 @@ def _serve(args: argparse.Namespace) -> int:
         import uvicorn
 
         from timesformer.app.server import Limits, create_app
+        from timesformer.app.worker import JobError
     except ImportError as error:
         raise ImportError(f"serve needs the extra `web`: pip install 'timesformer[web]' ({error})") from error
     import os
@@ -642,6 +646,10 @@ def _serve(args: argparse.Namespace) -> int:
     app = create_app(
         args.model, options=options, limits=limits, workers=args.workers, threads=threads, samples=args.samples
     )
+    try:
+        app.state.pool.start()  # here, so that a model that can't be loaded is one clear error
+    except JobError as error:
+        raise ValueError(str(error)) from error
     console.print(f"http://{args.host}:{args.port}   (ends with Ctrl-C)")
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
     return 0

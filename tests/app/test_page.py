@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,44 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.app.test_server import model, video  # noqa: F401
+from tests.app.conftest import Server
 from timesformer.video.synthetic import write_video
 
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not BROWSER, reason="no browser is installed")]
-PORT = 8471
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, video: Path) -> Iterator[str]:  # noqa: F811
-    command = ["-m", "timesformer", "serve", str(model), "--port", str(PORT), "--samples", str(video.parent)]
-    process = subprocess.Popen([sys.executable, *command])
-    address = f"http://127.0.0.1:{PORT}/"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}healthz")
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.fixture
-def page(server: str) -> Iterator[Any]:
+def page(server: Server) -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page()
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(server)
+        page.goto(server.address)
         yield page
-        assert all(url.startswith((server, "blob:", "data:")) for url in asked), "nothing from elsewhere"
+        assert all(url.startswith((server.address, "blob:", "data:")) for url in asked), "nothing from elsewhere"
         browser.close()
 
 

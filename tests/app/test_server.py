@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 
 import timesformer
 from timesformer.app.server import Limits, create_app
 from timesformer.app.worker import Job, JobError, Pool, Worker, WorkerLost
-from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.synthetic import write_video
+from timesformer.cli import main
 
 
 def make_strange(greeting: str) -> Any:
@@ -90,26 +87,6 @@ def test_the_queue_is_bounded() -> None:
         assert pool.run({"do": "greet"}, 10).startswith("hi ")
     finally:
         pool.stop()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = timesformer.create_model(
-        "timesformer_tiny", embed_dim=24, depth=2, num_heads=3, image_size=32, patch_size=8, num_frames=4, num_classes=3
-    )
-    model.classes = ("run", "jump", "sit")
-    model.preprocessing = Preprocessing(num_frames=4, stride=2, image_size=32).to_dict()
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("samples") / "clip.mp4"
-    write_video(path, np.random.default_rng(0).integers(0, 256, (20, 40, 64, 3), dtype=np.uint8), fps=10)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +187,8 @@ def test_the_page_and_its_samples_need_nothing_from_elsewhere(client: TestClient
         assert client.get(f"/samples/{name}").status_code == 404
     schema = client.get("/openapi.json").json()
     assert {"/predict", "/explain", "/healthz"} <= schema["paths"].keys()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path)]) == 1
+    assert f"error: {tmp_path}" in capsys.readouterr().err

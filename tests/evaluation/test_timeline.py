@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,12 @@ def test_the_command(
     assert Image.open(out / "long.mp4.png").width > 1000
     assert main([*command[:2], str(video), "--timeline", "--out", str(out)]) == 0
     assert " s to " in capsys.readouterr().out
+    (tmp_path / "other").mkdir()
+    same = tmp_path / "other" / video.name
+    shutil.copy(video, same)
+    assert main([*command[:2], str(video), str(same), "--timeline", "--out", str(tmp_path / "both")]) != 0
+    assert "long.mp4: two videos have this name" in capsys.readouterr().err
+    assert not (tmp_path / "both").exists()
 
 
 def frames(count: int) -> Iterator[NDArray[np.uint8]]:

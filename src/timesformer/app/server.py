@@ -72,6 +72,7 @@ def create_app(
             pool.stop()
 
     app = FastAPI(title="timesformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.pool = pool
     app.add_middleware(_Bounded, largest=int(limits.megabytes * 2**20))
 
     def work(upload: UploadFile, job: dict[str, Any]) -> Any:

@@ -41,7 +41,9 @@ class Worker:
     _pipe: Connection | None = field(default=None, init=False)
 
     def start(self) -> None:
-        """Start the process, and wait until it can work. Raises JobError if it cannot."""
+        """Start the process, if there is none, and wait until it can work. Raises JobError if it cannot."""
+        if self._process is not None:
+            return
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self.make, self.arguments), daemon=True)
@@ -115,6 +117,7 @@ class Pool:
         self._places = threading.BoundedSemaphore(len(workers) + waiting)
 
     def start(self) -> None:
+        """Start the workers that have not been. Raises JobError if one cannot."""
         for worker in self._workers:
             worker.start()
 
