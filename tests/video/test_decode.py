@@ -353,6 +353,22 @@ def test_a_seek_starts_at_the_keyframe_before(name: str, made: Path, monkeypatch
         assert len(decoded) <= 9 + 4  # no seek: decoding went on
 
 
+def test_frames_that_nothing_depends_on_are_not_decoded(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests, _ = plain_decode(made / "b_frames.mp4")
+    with VideoReader(made / "b_frames.mp4", num_threads=1) as reader:
+        decoded = count_decoded(monkeypatch)
+        assert digest(reader.frames([29])[0]) == digests[29]
+        assert len(decoded) <= 20, "of 30, a third are B-frames at least"
+        before = len(decoded)
+        assert [digest(picture) for picture in reader.frames([12, 13, 14, 15])] == digests[12:16]
+        assert len(decoded) > before, "they were passed over, and are decoded when they are wanted"
+    with VideoReader(made / "b_frames.mp4") as reader:
+        sparse, dense = reader.one_by_one(range(0, 90, 9)), iter(reader)
+        for place, (few, every) in enumerate(zip(sparse, dense, strict=False)):
+            assert digest(few) == digests[9 * place]
+            assert digest(every) == digests[place]
+
+
 def test_a_recording_that_begins_between_keyframes_is_not_decoded_to_be_opened(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,11 +154,11 @@ def timeline(
 def _clips(reader: VideoReader, indices: sampling.Indices, size: int) -> Iterator[Tensor]:
     """Clips (F, S, S, 3) one after the other, each frame read once and kept for as long as a clip needs it."""
     kept: dict[int, Tensor] = {}
-    ahead = iter(np.unique(indices).tolist())  # in order, also where clips overlap: a decoder goes forward alone
+    wanted = np.unique(indices).tolist()  # in order, also where clips overlap: a decoder goes forward alone
+    ahead = zip(wanted, reader.one_by_one(wanted), strict=True)
     for clip in indices:
         kept = {index: frame for index, frame in kept.items() if index >= clip[0]}
         while int(clip[-1]) not in kept:
-            index = next(ahead)
-            frame = resize_short_side(reader.frames([index]), size)
-            kept[index] = center_crop(frame, size)[0].clone()
+            index, picture = next(ahead)
+            kept[index] = center_crop(resize_short_side(picture[None], size), size)[0].clone()
         yield torch.stack([kept[int(index)] for index in clip])

@@ -1,14 +1,15 @@
 """Frames of videos by index: exactly those that decoding the whole file in order would give, only faster.
 
 A video file is demuxed once, without decoding, into a table of presentation times. A wanted frame is reached
-by seeking to the keyframe before it and decoding until its time appears. What is decoded is checked against
-the table; a file that does not keep to it is read in order instead: slower, never wrong.
+by seeking to the keyframe before it and decoding until its time appears, all but the frames that are not wanted and
+that no other is predicted from. What is decoded is checked against the table; a file that does not keep to it is read
+in order instead: slower, never wrong.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice, pairwise
 from pathlib import Path
@@ -32,9 +33,12 @@ VIDEO_SUFFIXES = frozenset({
 
 _READ_ERRORS = (av.FFmpegError, OSError, ValueError)
 _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of times holds
+_WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
 _UNKNOWN = -1  # position after a seek, until a keyframe tells it
 _SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
+_ALL = range(2**62)
+_SLICES = range(1, 6)  # types of H.264 units that are parts of a picture
 
 
 class VideoError(Exception):
@@ -63,7 +67,8 @@ class VideoReader:
     Args:
         path: the video file or folder.
         short_side: scale frames down until their shorter side is this many pixels; never up.
-        num_threads: decoder threads; 0 lets the decoder choose, 1 suits data-loader workers.
+        num_threads: decoder threads; 0 is one for small frames and the decoder's choice for others, 1 suits
+            data-loader workers.
 
     Attributes:
         fps: mean frame rate, 1/s.
@@ -88,7 +93,7 @@ class VideoReader:
         self.path = Path(path)
         try:
             source = FrameFolder(self.path) if self.path.is_dir() else _File(self.path, num_threads)
-            self._to_rgb = _Converter(source.frame(0), short_side)
+            self._to_rgb = _Converter(next(source.frames([0])), short_side)
         except _READ_ERRORS as error:
             raise self._failure(error) from None
         self._source = source
@@ -115,21 +120,27 @@ class VideoReader:
             if not 0 <= index < len(self):
                 raise ValueError(f"{self.path}: there is no frame {index}, only 0 to {len(self) - 1}")
         clip = torch.empty(len(wanted), self.height, self.width, 3, dtype=torch.uint8)
-        for index in np.unique(wanted):
-            picture = self._picture(int(index))
+        once = np.unique(wanted)
+        for index, picture in zip(once, self.one_by_one(once.tolist()), strict=True):
             # By NumPy: PyTorch's assignment by a mask is ten times slower, and its threads wait for each other.
             clip.numpy()[wanted == index] = picture.numpy()
         return clip
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        """Every frame in order of presentation, each (H, W, 3) uint8; memory stays constant."""
-        return (self._picture(index) for index in range(len(self)))
+    def one_by_one(self, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+        """The frames at increasing indices, each (H, W, 3) uint8 RGB and decoded once; memory stays constant.
 
-    def _picture(self, index: int) -> torch.Tensor:
+        Raises:
+            VideoError: the file is damaged and lacks a frame.
+        """
         try:
-            return torch.from_numpy(self._to_rgb(self._source.frame(index)))
+            for frame in self._source.frames(indices):
+                yield torch.from_numpy(self._to_rgb(frame))
         except _READ_ERRORS as error:
             raise self._failure(error) from None
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Every frame in order of presentation, each (H, W, 3) uint8 RGB; memory stays constant."""
+        return self.one_by_one(range(len(self)))
 
     def _failure(self, error: Exception) -> VideoError:
         return VideoError(f"{self.path}: {getattr(error, 'strerror', None) or error}")
@@ -151,14 +162,20 @@ class _Entry(NamedTuple):
     pts: int  # when it is shown, in units of the stream's time base
     dts: int  # when it is decoded
     is_key: bool
+    is_alone: bool  # no other frame is predicted from it
 
 
 class _File:
     """The video stream of a file. Every failure is an OSError that gives the reason, not the file."""
 
+    fps: float
+    times: NDArray[np.float64]
+    _decoder: Iterator[av.VideoFrame]
+
     def __init__(self, path: Path, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
+        self._alone: dict[int | None, int] = {}
         self._rewind()
         table = self._table()
         self._rewind()
@@ -176,6 +193,7 @@ class _File:
         self._position = len(self._head)
         self._places: dict[int | None, int] = {entry.pts: place for place, entry in enumerate(table)}
         self._keys = [place for place, entry in enumerate(table) if entry.is_key]
+        self._alone = {entry.pts: place for place, entry in enumerate(table) if entry.is_alone}
         # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
         self._seek_times = [[entry.pts for entry in table], [entry.dts for entry in table]]
 
@@ -190,10 +208,16 @@ class _File:
         self._stream = streams[0]
         if self._stream.codec_context is None:
             raise OSError("its video codec is not one that can be decoded here")
-        self._stream.codec_context.thread_count = self._num_threads
-        self._stream.codec_context.thread_type = "NONE" if self._num_threads == 1 else "AUTO"
-        self._decoder = _decode(self._container.demux(self._stream))
+        codec = self._stream.codec_context
+        codec.thread_count = self._num_threads or (1 if codec.width * codec.height < _WORTH_THREADS else 0)
+        codec.thread_type = "NONE" if codec.thread_count == 1 else "AUTO"
         self._position, self._sought = 0, False
+        self._start()
+
+    def _start(self) -> None:
+        """Decode from where the demuxer is."""
+        self._sieve = _Sieve(self._alone)
+        self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
 
     def _open(self) -> av.container.InputContainer:
         if not self._path.is_file():
@@ -219,6 +243,7 @@ class _File:
     def _table(self) -> list[_Entry]:
         """An entry a frame in order of presentation, from the packets alone; empty where they cannot tell."""
         codec, table = self._stream.codec_context.name, []
+        extradata = self._stream.codec_context.extradata if codec == "h264" else None
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size or packet.is_discard:  # the stream's end; cut away by an edit list
@@ -229,7 +254,7 @@ class _File:
                 if packet.pts is None or packet.is_corrupt or dropped:
                     return []
                 dts = packet.pts if packet.dts is None else packet.dts
-                table.append(_Entry(packet.pts, dts, packet.is_keyframe))
+                table.append(_Entry(packet.pts, dts, packet.is_keyframe, _is_alone(packet, extradata)))
         except av.FFmpegError:  # the file is cut off
             return []
         return sorted(table)
@@ -256,27 +281,36 @@ class _File:
         # Containers round times: prefer the stated rate where the two agree.
         return (stated if abs(stated / measured - 1) < 0.01 else measured), times
 
-    def frame(self, index: int) -> av.VideoFrame:
+    def frames(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+        """Frames at increasing indices."""
+        wanted = indices if isinstance(indices, range) else frozenset(indices)
+        return (self._frame(index, wanted) for index in indices)
+
+    def _frame(self, index: int, wanted: Collection[int]) -> av.VideoFrame:
         if index < len(self._head):
             return self._head[index]
-        for _ in self._approaches(index):
+        if index in self._sieve.skipped:  # it was not wanted when the decoder came by
+            self._position = len(self.times)
+        self._sieve.wanted = wanted
+        for _ in self._approaches(index, wanted):
             if (frame := self._decode_to(index)) is not None:
                 return frame
         raise OSError(f"frame {index} cannot be decoded; the file is damaged")
 
-    def _approaches(self, index: int) -> Iterator[None]:
+    def _approaches(self, index: int, wanted: Collection[int]) -> Iterator[None]:
         """Bring the decoder somewhere before ``index``: the best place first, another each time one fails."""
         before = bisect_right(self._keys, index)
         key = self._keys[before - 1] if before and self._seek_times else 0
         if self._position <= index and key <= self._position + _WORTH_SEEKING:
             yield  # it is in a good place already
-            if not self._sought:
+            if not self._sought and not self._sieve.skipped:
                 return  # all was read in order: there is no such frame
         while key and self._seek_times:
             self._seek(self._seek_times[0][key])
+            self._sieve.wanted = wanted
             yield
             self._seek_times.pop(0)
-        self._rewind()
+        self._rewind()  # and decode all
         yield
 
     def _seek(self, time: int) -> None:
@@ -285,7 +319,7 @@ class _File:
             self._container.seek(time, stream=self._stream)
         except av.FFmpegError:
             return
-        self._decoder = _decode(self._container.demux(self._stream))
+        self._start()
 
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Decode until the frame at ``index``; None if it is missing or if a seek went wrong."""
@@ -293,7 +327,7 @@ class _File:
             if self._position == _UNKNOWN and not frame.key_frame:
                 continue  # shown before the keyframe, and predicted from what the seek skipped
             place = self._places.get(frame.pts, _UNKNOWN) if self._places else self._position
-            if self._sought and (place == _UNKNOWN or self._position not in (place, _UNKNOWN)):
+            if self._sought and not self._may_follow(place):
                 return None
             if place == _UNKNOWN:
                 continue
@@ -301,6 +335,50 @@ class _File:
             if place >= index:
                 return frame if place == index else None
         return None
+
+    def _may_follow(self, place: int) -> bool:
+        """Whether the frame there may be the next one: none is lacking but those that were skipped."""
+        if place == _UNKNOWN or self._position == _UNKNOWN:
+            return place != _UNKNOWN
+        return place >= self._position and self._sieve.skipped.issuperset(range(self._position, place))
+
+
+def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> bool:
+    """Whether an H.264 packet says that no frame is predicted from it; False where it does not tell.
+
+    Its units are each preceded by their length, in as many bytes as the extradata of such files (avcC) say.
+    """
+    if not extradata or extradata[0] != 1:
+        return False
+    data, place, width = memoryview(packet), 0, (extradata[4] & 3) + 1
+    while place + width < len(data):
+        header = data[place + width]
+        if header & 31 in _SLICES:
+            return not header >> 5 & 3
+        place += width + int.from_bytes(data[place : place + width], "big")
+    return False
+
+
+class _Sieve:
+    """Keeps from a decoder the packets of frames that are not wanted and that nothing depends on.
+
+    Attributes:
+        wanted: the places of frames that are.
+        skipped: the places of frames that the decoder was not given.
+    """
+
+    def __init__(self, alone: dict[int | None, int]) -> None:
+        self._alone = alone  # places of frames that nothing depends on, by time
+        self.wanted: Collection[int] = _ALL
+        self.skipped: set[int] = set()
+
+    def __call__(self, packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.Packet[av.VideoStream]]:
+        for packet in packets:
+            place = self._alone.get(packet.pts)
+            if place is None or place in self.wanted:
+                yield packet
+            else:
+                self.skipped.add(place)
 
 
 def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -27,7 +28,7 @@ class FrameFolder:
     """The frames of a folder; a folder states no rate, so 30 frames a second are assumed.
 
     Raises:
-        OSError: the folder cannot be read or holds no images; from ``frame``, an image cannot be read.
+        OSError: the folder cannot be read or holds no images; from ``frames``, an image cannot be read.
     """
 
     fps = 30.0
@@ -38,7 +39,11 @@ class FrameFolder:
             raise OSError(f"the folder holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self.times = np.arange(len(self._paths)) / self.fps
 
-    def frame(self, index: int) -> av.VideoFrame:
+    def frames(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+        """Frames, one after the other; from each, OSError if it cannot be read."""
+        return (self._frame(index) for index in indices)
+
+    def _frame(self, index: int) -> av.VideoFrame:
         path = self._paths[index]
         try:  # from an open file, as FFmpeg would read a name with "%d" as a pattern
             with path.open("rb") as file, av.open(file, "r") as container:
