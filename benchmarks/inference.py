@@ -23,7 +23,7 @@ from transformers import TimesformerForVideoClassification
 
 import timesformer
 from timesformer.model.attention import attend
-from timesformer.model.inference import PerFrame, Prepared, attend_over_time
+from timesformer.model.inference import Prepared, attend_over_time
 from timesformer.model.linear import PackedLinear
 from timesformer.model.weights import convert
 
@@ -69,23 +69,23 @@ def products(prepared: Prepared, clip: Tensor) -> Callable[[], None]:
     pixels = torch.randn(b * t * n, 3 * config.patch_size**2, dtype=dtype)
     embed = PackedLinear(torch.randn(dim, pixels.shape[1], dtype=dtype), torch.zeros(dim, dtype=dtype))
 
-    def steps(last: bool, block: Any) -> Iterator[Callable[[], Any]]:
-        for step in block.steps:
-            assert isinstance(step, PerFrame)
-            some = tokens[:, :1] if last and step.moves_cls else tokens
-            yield from (lambda layer=layer: layer(tokens) for layer in (step.k, step.v))
-            yield from (lambda layer=layer, x=some: layer(x) for layer in (step.q, step.out))
-            if step.moves_cls:
-                yield lambda x=some: attend(x, tokens, tokens, heads)
-            else:
-                yield lambda: attend_over_time(tokens, tokens, tokens, heads, t)
-        some = tokens[:b, 0] if last else tokens
-        hidden = torch.randn(*some.shape[:-1], int(dim * config.mlp_ratio), dtype=dtype)
-        yield lambda x=some: block.fc1(x)
-        yield lambda x=hidden: block.fc2(x)
+    def attention(step: Any) -> Iterator[Callable[[], Any]]:
+        yield from (lambda layer=layer: layer(tokens) for layer in (step.q, step.k, step.v, step.out))
+        if step.moves_cls(step.neighbourhood):
+            yield lambda: attend(tokens, tokens, tokens, heads)
+        else:
+            yield lambda: attend_over_time(tokens, tokens, tokens, heads, t)
 
-    *blocks, end = prepared.blocks
-    jobs = [job for block in blocks for job in steps(False, block)] + list(steps(True, end))
+    def mlp(block: Any, some: Tensor) -> Iterator[Callable[[], Any]]:
+        hidden = torch.randn(*some.shape[:-1], int(dim * config.mlp_ratio), dtype=dtype)
+        yield lambda: block.fc1(some)
+        yield lambda: block.fc2(hidden)
+
+    jobs = [job for block in prepared.blocks for step in block.steps for job in attention(step)]
+    jobs += [job for block in prepared.blocks for job in mlp(block, tokens)]
+    jobs += [job for step in prepared.last.steps for job in attention(step)]
+    jobs += [lambda step=step: step(tokens, tokens[::t, 0], t) for step in prepared.last.attentions]
+    jobs += list(mlp(prepared.last, tokens[::t, 0]))
 
     def run() -> None:
         embed(pixels)

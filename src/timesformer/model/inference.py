@@ -2,7 +2,8 @@
 
 - The scale and shift of each LayerNorm, and the `fc` behind each further attention step's projection, become part of
   the matrices beside them.
-- Of the last block only CLS is wanted: there its query alone is asked, and its MLP alone is run.
+- Of the last block only CLS is wanted: there its MLP alone is run, and its attention needs nobody's keys and values, as
+  q (K x) = (q K) x, and a mixture of V x is V times a mixture of x.
 - Divided attention keeps a copy of CLS with each frame, tokens as (b t) (1 + n) d: the step over space is a view, and
   the one over time a matter of strides; tokens are never moved.
 
@@ -99,7 +100,9 @@ class Prepared(FrozenModel):
         def make(weight: Tensor, bias: Tensor) -> Linear:
             return linear(weight.detach().to(dtype), bias.detach().to(dtype))
 
-        self.blocks = [PreparedBlock(block, kind, make) for block in model.blocks if isinstance(block, Block)]
+        *blocks, last = [block for block in model.blocks if isinstance(block, Block)]
+        self.blocks = [PreparedBlock(block, kind, make) for block in blocks]
+        self.last = LastBlock(last, kind, make, dtype)
         # The plain model's own embedding, final norm and head.
         self.plain = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
         self.plain.blocks = nn.ModuleList()
@@ -118,16 +121,18 @@ class Prepared(FrozenModel):
         if self.per_frame:
             frames = rearrange(x[:, 1:], "b (t n) d -> (b t) n d", t=grid["t"])
             x = torch.cat([repeat(x[:, :1], "b 1 d -> (b t) 1 d", t=grid["t"]), frames], dim=1)
-        *blocks, last = self.blocks
-        for block in blocks:
+        for block in self.blocks:
             x = block(x, grid)
-        return self.plain._normed_cls(last.cls(x, grid)[:, None], clip.shape[0])
+        cls = self.last(x, copies=grid["t"] if self.per_frame else 1, grid=grid)
+        return self.plain._normed_cls(cls[:, None], clip.shape[0])
 
     def linears(self) -> Iterator[tuple[Any, str]]:
         """The linear layers of the blocks, each as what holds it and the name there."""
-        for block in self.blocks:
-            for step in block.steps:
-                yield from ((step, name) for name in ("q", "k", "v", "out"))
+        for step in [step for block in self.blocks for step in block.steps] + self.last.steps:
+            yield from ((step, name) for name in ("q", "k", "v", "out"))
+        for attention in self.last.attentions:
+            yield from ((attention, name) for name in ("q", "out"))
+        for block in (*self.blocks, self.last):
             yield from ((block, name) for name in ("fc1", "fc2"))
 
 
@@ -160,62 +165,50 @@ class PreparedBlock:
         start = x
         for step in self.steps:
             x = step(start if self.parallel else x, x, grid)
-        return self._mlp(x)
-
-    def cls(self, x: Tensor, grid: Grid) -> Tensor:
-        """What the block makes of CLS alone: (sequences, D), or for tokens by frame (clips, D)."""
-        steps = [step for step in self.steps if step.moves_cls]
-        if self.parallel:
-            cls = steps[0].cls_of(x, grid)
-            for step in steps:
-                cls = step.cls(x, cls, grid)
-            return self._mlp(cls)
-        # Steps before the last that moves CLS change what its keys and values are; those after it change nothing.
-        for step in self.steps:
-            if step is steps[-1]:
-                break
-            x = step(x, x, grid)
-        return self._mlp(steps[-1].cls(x, steps[-1].cls_of(x, grid), grid))
-
-    def _mlp(self, x: Tensor) -> Tensor:
         return mlp(x, _normalise(x), self.fc1, self.fc2)
 
 
+class LastBlock:
+    """What the last block makes of CLS."""
+
+    def __init__(self, block: Block, kind: type[Step], linear: MakeLinear, dtype: torch.dtype) -> None:
+        moving = [place for place, (_, step) in enumerate(block.steps) if kind.moves_cls(step)]
+        # Steps before the last that moves CLS change what it attends to, unless all read the block's input; those
+        # after it change nothing.
+        full = [] if block.parallel else block.steps[: moving[-1]]
+        self.steps = [kind(block, prefix, step, linear) for prefix, step in full]
+        asked = [block.steps[place][0] for place in (moving if block.parallel else moving[-1:])]
+        self.attentions = [CLSAttention(block, prefix, linear, dtype) for prefix in asked]
+        self.fc1 = linear(*_behind_norm(block.norm2, block.mlp.fc1))
+        self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
+
+    def __call__(self, x: Tensor, copies: int, grid: Grid) -> Tensor:
+        """CLS (sequences / copies, D), of which each of as many sequences has a copy."""
+        for step in self.steps:
+            x = step(x, x, grid)
+        normed, cls = _normalise(x), x[::copies, 0]
+        for attention in self.attentions:
+            cls = attention(normed, cls, copies)
+        return mlp(cls, _normalise(cls), self.fc1, self.fc2)
+
+
 class Step:
-    """An attention step, on tokens that are laid out in one way or another.
+    """An attention step, on tokens that are laid out in one way or another."""
 
-    Attributes:
-        moves_cls: whether CLS takes part.
-    """
-
-    moves_cls = True
+    @staticmethod
+    def moves_cls(neighbourhood: Neighbourhood) -> bool:
+        """Whether CLS takes part in such a step."""
+        return True
 
     def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, linear: MakeLinear) -> None:
-        attn = block.get_submodule(f"{prefix}attn")
-        norm = block.get_submodule(f"{prefix}norm1")
-        assert isinstance(attn, Attention)
-        assert isinstance(norm, nn.LayerNorm)
+        attn, weight, bias = _qkv(block, prefix)
         self.neighbourhood = neighbourhood
         self.num_heads = attn.num_heads
-        weight, bias = _behind_norm(norm, attn.qkv)
         self.q, self.k, self.v = (linear(*part) for part in zip(weight.chunk(3), bias.chunk(3), strict=True))
-        weight, bias = attn.proj.weight.double(), attn.proj.bias.double()
-        if prefix:
-            fc = block.get_submodule(f"{prefix}fc")
-            assert isinstance(fc, nn.Linear)
-            weight, bias = fc.weight.double() @ weight, fc.weight.double() @ bias + fc.bias.double()
-        self.out = linear(weight, bias)
+        self.out = linear(*_out(block, prefix))
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         """`residual` and what the step makes of the tokens `x`, both (sequences, tokens, D)."""
-        raise NotImplementedError
-
-    def cls_of(self, x: Tensor, grid: Grid) -> Tensor:
-        """CLS of each sequence, or for tokens by frame of each clip."""
-        raise NotImplementedError
-
-    def cls(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
-        """As a call, of CLS alone, whose `residual` is as `cls_of` gives it."""
         raise NotImplementedError
 
 
@@ -233,27 +226,18 @@ class Whole(Step):
             mixed = torch.cat([cls, self.neighbourhood.attend(q[:, 1:], k, v, mix, grid)], dim=1)
         return self.out.add_to(residual, mixed)
 
-    def cls_of(self, x: Tensor, grid: Grid) -> Tensor:
-        return x[:, 0]
-
-    def cls(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
-        normed = _normalise(x)
-        k, v = project(normed, self.k, self.v)
-        mixed = attend(self.q(normed[:, :1]), k, v, self.num_heads)
-        return self.out.add_to(residual, mixed[:, 0])
-
 
 class PerFrame(Step):
     """A step of divided attention on tokens by frame, (b t) (1 + n) d, each frame with its copy of CLS."""
 
-    def __init__(self, block: Block, prefix: str, neighbourhood: Neighbourhood, linear: MakeLinear) -> None:
-        super().__init__(block, prefix, neighbourhood, linear)
-        self.moves_cls = neighbourhood.name == "spatial"
+    @staticmethod
+    def moves_cls(neighbourhood: Neighbourhood) -> bool:
+        return neighbourhood.name == "spatial"
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
         normed = _normalise(x)
         q, k, v = project(normed, self.q, self.k, self.v)
-        if self.moves_cls:
+        if self.moves_cls(self.neighbourhood):
             out = self.out.add_to(residual, attend(q, k, v, self.num_heads))
             mean = rearrange(out[:, :1], "(b t) 1 d -> b t 1 d", t=grid["t"]).mean(dim=1)
             cls = repeat(mean, "b 1 d -> (b t) 1 d", t=grid["t"])
@@ -265,15 +249,28 @@ class PerFrame(Step):
         out[:, :1] = cls
         return out
 
-    def cls_of(self, x: Tensor, grid: Grid) -> Tensor:
-        return x[:: grid["t"], 0]
 
-    def cls(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
-        normed = _normalise(x)
-        k, v = project(normed, self.k, self.v)
-        mixed = attend(self.q(normed[:, :1]), k, v, self.num_heads)
-        mean = rearrange(mixed[:, 0], "(b t) d -> b t d", t=grid["t"]).mean(dim=1)
-        return self.out.add_to(residual, mean)
+class CLSAttention:
+    """Attention of CLS alone to its sequence, without keys and values of the tokens there."""
+
+    def __init__(self, block: Block, prefix: str, linear: MakeLinear, dtype: torch.dtype) -> None:
+        attn, weight, bias = _qkv(block, prefix)
+        self.num_heads = attn.num_heads
+        q, k, v = weight.chunk(3)
+        q_bias, _, v_bias = bias.chunk(3)  # that of keys adds the same to all scores
+        self.q, self.out = linear(q, q_bias), linear(*_out(block, prefix))
+        by_head = "(head d) c -> head d c"
+        self.k, self.v = (rearrange(x.detach().to(dtype), by_head, head=self.num_heads) for x in (k, v))
+        self.v_bias = v_bias.detach().to(dtype)
+
+    def __call__(self, normed: Tensor, residual: Tensor, copies: int) -> Tensor:
+        """`residual` (B, D) and what the step makes of CLS in sequences (B copies) N D, the mean over its copies."""
+        q = rearrange(self.q(normed[:, 0]).to(normed.dtype), "s (head d) -> head s d", head=self.num_heads)
+        asked = rearrange(q @ self.k, "head s c -> s head c") * self.k.shape[1] ** -0.5
+        mixed = (asked @ normed.transpose(1, 2)).softmax(dim=-1) @ normed
+        values = rearrange(mixed, "s head c -> head s c") @ self.v.transpose(1, 2)
+        out = rearrange(values, "head (b t) d -> b t (head d)", t=copies).mean(dim=1)
+        return self.out.add_to(residual, out + self.v_bias)
 
 
 def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) -> Tensor:
@@ -303,6 +300,26 @@ def _is_all(neighbourhood: Neighbourhood, grid: Grid) -> bool:
 
 def _normalise(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def _qkv(block: Block, prefix: str) -> tuple[Attention, Tensor, Tensor]:
+    """The attention of a step, with weight and bias of its queries, keys and values behind the norm."""
+    attn, norm = block.get_submodule(f"{prefix}attn"), block.get_submodule(f"{prefix}norm1")
+    assert isinstance(attn, Attention)
+    assert isinstance(norm, nn.LayerNorm)
+    return attn, *_behind_norm(norm, attn.qkv)
+
+
+def _out(block: Block, prefix: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a step's projection, and of the `fc` behind it in one."""
+    proj = block.get_submodule(f"{prefix}attn.proj")
+    assert isinstance(proj, nn.Linear)
+    weight, bias = proj.weight.double(), proj.bias.double()
+    if prefix:
+        fc = block.get_submodule(f"{prefix}fc")
+        assert isinstance(fc, nn.Linear)
+        weight, bias = fc.weight.double() @ weight, fc.weight.double() @ bias + fc.bias.double()
+    return weight, bias
 
 
 def _behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tensor]:
