@@ -102,6 +102,7 @@ class Experiment:
         claims: what the paper concludes.
         notes: what a reader of the results must know.
         x_label: what curves are drawn over, if the rows are points of curves.
+        timed: whether seconds are part of the comparison, for which parts must have the machine to themselves.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Experiment:
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = ()
     x_label: str = ""
+    timed: bool = False
 
 
 @dataclass(frozen=True)

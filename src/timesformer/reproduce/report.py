@@ -113,15 +113,14 @@ def _costs(experiment: Experiment, results: Results) -> list[Cells]:
         tables.append([["parameters, full", "T MACs a video, full"], *map(_full_costs, experiment.rows)])
     if any(row.hours for row in experiment.rows):
         tables.append([["V100-hours, paper"], *([f"{row.hours:.0f}" if row.hours else "–"] for row in experiment.rows)])
-    here = [["parameters, here", "M MACs a view, here", "training, here", "a view, here"]]
+    here = [["parameters, here", "M MACs a view, here"] + ["training, here", "a view, here"] * experiment.timed]
     for row in experiment.rows:
         found = [outcome for (name, _), of in results.outcomes.items() if name == row.name for outcome in of]
-        if not found:
-            here.append(["–"] * 4)
-            continue
-        seconds = statistics.fmean(outcome.train_seconds for outcome in found)
-        view = statistics.median(outcome.view_seconds for outcome in found)
-        cost = [f"{found[0].parameters:,}", f"{found[0].macs / 1e6:.1f}", f"{seconds:.0f} s", f"{1000 * view:.1f} ms"]
+        cost = [f"{found[0].parameters:,}", f"{found[0].macs / 1e6:.1f}"] if found else ["–", "–"]
+        if experiment.timed:
+            seconds = statistics.fmean(outcome.train_seconds for outcome in found)
+            view = statistics.median(outcome.view_seconds for outcome in found)
+            cost += [f"{seconds:.0f} s", f"{1000 * view:.1f} ms"]
         here.append(cost)
     return [*tables, here]
 

@@ -35,4 +35,5 @@ EXPERIMENT = Experiment(
         "videos, and costs about the same a view; three clips are tested.",
     ],
     x_label="share of the training videos (%)",
+    timed=True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timesformer.reproduce.experiment import Claim, Experiment, Results, Row, Test, Training
-from timesformer.reproduce.paper.models import ALL_IMAGES, CONV_TEST, I3D, SLOWFAST
+from timesformer.reproduce.paper.models import ALL_IMAGES, CONV_NOTES, CONV_TEST, I3D, SLOWFAST
 
 _SHARES = (25, 50, 75, 100)
 _PRETRAINED, _SCRATCH = "TimeSformer", "TimeSformer, from scratch"
@@ -56,7 +56,7 @@ EXPERIMENT = Experiment(
     ],
     [
         "The paper gives the figure without its numbers.",
-        "In miniature I3D and SlowFast start from nothing: there is no 2-D convolutional network to inflate.",
+        *CONV_NOTES,
     ],
     x_label="share of the training videos (%)",
 )

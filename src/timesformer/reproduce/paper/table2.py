@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timesformer.reproduce.experiment import Claim, Experiment, Row, Training
-from timesformer.reproduce.paper.models import ALL_IMAGES, CONV_TEST, FEW_IMAGES, I3D, SLOWFAST
+from timesformer.reproduce.paper.models import ALL_IMAGES, CONV_NOTES, CONV_TEST, FEW_IMAGES, I3D, SLOWFAST
 
 # Of training in miniature: as long as ours in the short schedules, two and three times as long in the others.
 _LONG, _LONGEST = ("epochs=30",), ("epochs=45",)
@@ -50,5 +50,5 @@ EXPERIMENT = Experiment(
             lambda r: r.mean("TimeSformer, ImageNet-21K", "k400") - r.mean("SlowFast R50, from scratch", "k400"),
         ),
     ],
-    ["In miniature I3D and SlowFast start from nothing: there is no 2-D convolutional network to inflate."],
+    CONV_NOTES,
 )

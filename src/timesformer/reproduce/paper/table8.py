@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timesformer.reproduce.experiment import Claim, Experiment, Row, Test, Training
-from timesformer.reproduce.paper.models import SLOWFAST
+from timesformer.reproduce.paper.models import CONV_NOTES, SLOWFAST
 
 # Frames of a clip in the paper; in miniature, where 32 at a stride of 2 are a whole video.
 _FRAMES = {8: 4, 32: 8, 64: 16, 96: 32}
@@ -64,6 +64,6 @@ EXPERIMENT = Experiment(
             lambda r: _longer("TimeSformer").margin(r) - _longer("SlowFast R101").margin(r),
         ),
     ],
-    ["In miniature clips have 4, 8, 16 and 32 frames, and start from nothing."],
+    ["In miniature clips have 4, 8, 16 and 32 frames.", *CONV_NOTES],
     x_label="frames of a clip (in the paper)",
 )
