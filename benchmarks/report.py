@@ -12,7 +12,18 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-ORDER = ("inference", "agreement", "training", "scaling", "schemes", "decode", "pipeline", "serve", "attention")
+ORDER = (
+    "inference",
+    "agreement",
+    "training",
+    "scaling",
+    "schemes",
+    "decode",
+    "pipeline",
+    "timeline",
+    "serve",
+    "attention",
+)
 HEAD = """# Performance
 
 Written by `python benchmarks/report.py` from [`benchmarks/results`](../benchmarks/results). Each result is made by the
