@@ -17,8 +17,9 @@ from fastapi.testclient import TestClient
 
 import timesformer
 from timesformer.app.server import Limits, create_app
-from timesformer.app.worker import Job, JobError, Pool, Worker, WorkerLost
+from timesformer.app.worker import Job, Pool
 from timesformer.cli import main
+from timesformer.workers import JobError, Worker, WorkerLost
 
 
 def make_strange(greeting: str) -> Any:

@@ -16,7 +16,8 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from timesformer import __version__
-from timesformer.app.worker import JobError, Pool, Worker, WorkerLost, make_classifier
+from timesformer.app.worker import Pool, make_classifier
+from timesformer.workers import JobError, Worker, WorkerLost
 
 Video = Annotated[UploadFile, File(description="a video in whatever format FFmpeg reads, or a GIF")]
 

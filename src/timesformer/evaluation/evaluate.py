@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from timesformer import distributed
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
-from timesformer.video.clips import BadVideo, load, write_bad_videos
+from timesformer.video.clips import TIME_LIMIT, BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError
 from timesformer.video.preprocessing import Preprocessing
@@ -128,7 +127,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> An
     return figure
 
 
-class ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
+class ViewDataset:
     """The views of each video of a list with its place, or why there are none."""
 
     def __init__(
@@ -148,6 +147,9 @@ class ViewDataset(Dataset["tuple[int, Tensor | BadVideo]"]):
         except VideoError as error:
             return index, BadVideo(str(path), str(error))
 
+    def failed(self, index: int, reason: str) -> tuple[int, BadVideo]:
+        return index, BadVideo.lost(self.videos.items[index].path, reason)
+
 
 def evaluate(
     model: nn.Module,
@@ -159,6 +161,7 @@ def evaluate(
     protocol: Protocol = PROTOCOLS["paper"],
     workers: int = 1,
     batch_size: int | None = None,
+    time_limit: float = TIME_LIMIT,
     on_video: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score every video of a list by all its views. A video that can't be read is listed and left out.
@@ -174,6 +177,7 @@ def evaluate(
         protocol: where clips are, and how the views' scores become the video's.
         workers: processes that decode; 0 decodes in this one.
         batch_size: views that go through the model at a time, across videos; see `usual_batch`.
+        time_limit: seconds to decode a video, see `load`.
         on_video: called after each video.
     """
     model.eval()
@@ -187,7 +191,7 @@ def evaluate(
     bad: dict[int, BadVideo] = {}
 
     def good_videos() -> Iterator[tuple[int, Tensor]]:
-        for index, views in load(dataset, sampler=mine, workers=workers, batch_size=None):
+        for index, views in load(dataset, sampler=mine, workers=workers, time_limit=time_limit):
             on_video()
             if isinstance(views, BadVideo):
                 bad[index] = views

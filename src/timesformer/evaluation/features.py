@@ -19,7 +19,7 @@ from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
-from timesformer.video.clips import BadVideo, load, read_bad_videos, write_bad_videos
+from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
@@ -80,6 +80,7 @@ def video_features(
     clips: Clips = 1,
     crops: int = 1,
     workers: int = 1,
+    time_limit: float = TIME_LIMIT,
     on_video: Callable[[], None] = lambda: None,
 ) -> tuple[Features, list[BadVideo]]:
     """The features of every video that can be read, the mean over its views; and the videos that cannot.
@@ -91,6 +92,7 @@ def video_features(
         indices: which of the videos; all by default.
         clips, crops: the views of a video, see `load_views`.
         workers: processes that decode; 0 decodes in this one.
+        time_limit: seconds to decode a video, see `load`.
         on_video: called after each video.
     """
     model.eval()
@@ -98,7 +100,7 @@ def video_features(
     bad: list[BadVideo] = []
     dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"])
     sampler = range(len(videos.items)) if indices is None else indices
-    for index, views in load(dataset, sampler=sampler, workers=workers, batch_size=None):
+    for index, views in load(dataset, sampler=sampler, workers=workers, time_limit=time_limit):
         on_video()
         if isinstance(views, BadVideo):
             bad.append(views)
@@ -120,6 +122,7 @@ def embed(
     clips: Clips = 1,
     crops: int = 1,
     workers: int = 1,
+    time_limit: float = TIME_LIMIT,
     on_video: Callable[[], None] = lambda: None,
 ) -> tuple[Features, list[BadVideo]]:
     """Write the features of a list of videos into one file, part by part, so that a job that is cut off goes on.
@@ -129,7 +132,7 @@ def embed(
 
     Args:
         file: .safetensors, see `Features.save`.
-        model, videos, preprocessing, clips, crops, workers, on_video: as in `video_features`.
+        model, videos, preprocessing, clips, crops, workers, time_limit, on_video: as in `video_features`.
 
     Raises:
         ValueError: parts of another list of videos are there, or no video could be read.
@@ -147,7 +150,8 @@ def embed(
         indices = list(parts[number])
         found, bad = video_features(
             model, videos, preprocessing,
-            indices=indices, clips=clips, crops=crops, workers=workers, on_video=on_video,
+            indices=indices, clips=clips, crops=crops, workers=workers,
+            time_limit=time_limit, on_video=on_video,
         )  # fmt: skip
         write_bad_videos(part.with_suffix(".bad.txt"), bad)
         found.save(part)

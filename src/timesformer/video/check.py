@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,6 +23,7 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
     "unreadable",  # no frame, or not every frame of the file's own index, can be decoded
@@ -306,100 +301,18 @@ def _inspect_all(
     videos: list[Path], workers: int, time_limit: float, progress: Callable[[int, int], None] | None
 ) -> dict[Path, _Facts]:
     facts: dict[Path, _Facts] = {}
-    waiting = iter(videos)
-    busy: list[_Worker] = []
-    try:
-        for video in islice(waiting, workers):
-            busy.append(_Worker(time_limit))
-            busy[-1].start(video)
-        while busy:
-            for worker in _finished(busy):
-                facts[worker.path] = worker.result()
-                if progress is not None:
-                    progress(len(facts), len(videos))
-                if path := next(waiting, None):
-                    worker.start(path)
-                else:
-                    worker.stop()
-                    busy.remove(worker)
-    finally:
-        for worker in busy:
-            worker.stop()
+    with Workers(_make_inspect, count=min(workers, len(videos)), method=QUICKEST) as pool:
+        for path, found in pool.results(videos, time_limit) if videos else ():
+            if isinstance(found, WorkerLost):
+                found = _Facts("unreadable", str(found))
+            elif isinstance(found, JobError):  # whatever it is, it is this video's, and must not end the job
+                found = _Facts("unreadable", f"{type(found.__cause__).__name__}: {found}")
+            facts[path] = found
+            if progress is not None:
+                progress(len(facts), len(videos))
     return facts
 
 
-class _Worker:
-    """A process that inspects one video at a time, and is replaced when it dies or takes too long."""
-
-    path: Path
-    deadline: float
-    pipe: Connection
-
-    def __init__(self, time_limit: float) -> None:
-        self._time_limit = time_limit
-        self._process: multiprocessing.process.BaseProcess | None = None
-
-    def start(self, path: Path) -> None:
-        if self._process is None:
-            self.pipe, end = _CONTEXT.Pipe()
-            self._process = _CONTEXT.Process(target=_serve, args=(end,), daemon=True)
-            self._process.start()
-            end.close()  # so that the pipe ends when the process does
-        self.path, self.deadline = path, time.monotonic() + self._time_limit
-        self.pipe.send(path)
-
-    def result(self) -> _Facts:
-        """What was found, once the pipe is ready or the deadline has passed."""
-        if not self.pipe.poll():
-            self.stop()
-            return _Facts("unreadable", f"takes more than {self._time_limit:g} s to decode")
-        try:
-            facts: _Facts = self.pipe.recv()
-        except (EOFError, OSError):
-            code = self.stop(patience=5)  # dying may take it a moment
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            facts = _Facts("unreadable", f"crashes the decoder ({how})")
-        return facts
-
-    def stop(self, patience: float = 0) -> int:
-        """Ends the process, unless it ends by itself within `patience` seconds, and returns its exit code."""
-        if self._process is None:
-            return 0
-        self.pipe.close()
-        self._process.join(patience)
-        self._process.kill()
-        self._process.join()
-        code, self._process = self._process.exitcode or 0, None
-        return code
-
-
-# Forking is quick and needs no guard in the caller's script, but is safe on Linux alone.
-if sys.platform == "linux":
-    _CONTEXT = multiprocessing.get_context("fork")
-else:
-    _CONTEXT = multiprocessing.get_context("spawn")
-
-
-def _finished(busy: list[_Worker]) -> list[_Worker]:
-    """Waits until workers have answered, died or run out of time, and returns them."""
-    patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-    ready = wait([worker.pipe for worker in busy], patience)
-    return [worker for worker in busy if worker.pipe in ready or worker.deadline <= time.monotonic()]
-
-
-def _serve(pipe: Connection) -> None:
-    """Answers each path with its `_Facts`, until the pipe or the parent process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees to it
+def _make_inspect() -> Callable[[Path], _Facts]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where decoders write their complaints
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    while pipe in wait([pipe, parent.sentinel]):
-        try:
-            path = pipe.recv()
-        except EOFError:
-            return
-        try:
-            facts = _inspect(path)
-        except Exception as error:  # whatever it is, it is this video's, and must not end the job
-            facts = _Facts("unreadable", " ".join(f"{type(error).__name__}: {error}".split()))
-        pipe.send(facts)
+    return _inspect

@@ -5,24 +5,25 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from timesformer.files import replace_file
 from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform
+from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
 
-T = TypeVar("T")
+K = TypeVar("K", contravariant=True)
+S = TypeVar("S", covariant=True)
+TIME_LIMIT = 600.0  # seconds for a video, unless asked otherwise
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class BadVideo:
 
     path: str
     reason: str
+
+    @classmethod
+    def lost(cls, path: Path, reason: str) -> BadVideo:
+        """One whose decoder was lost; the reason names the file as a reader's would."""
+        return cls(str(path), f"{path}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class FrameCache:
         return True
 
 
-class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
+class ClipDataset:
     """Random, augmented clips of labelled videos; its items are addressed as (epoch, index)."""
 
     def __init__(
@@ -110,6 +116,9 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
         target[list(item.labels)] = 1
         return self.transform(self.preprocessing.colours(clip), rng), target
 
+    def failed(self, key: tuple[int, int], reason: str) -> BadVideo:
+        return BadVideo.lost(self.videos.items[key[1]].path, reason)
+
     def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
         frames = self.cache.frames(path) if self.cache else None
         if frames is not None:
@@ -118,18 +127,80 @@ class ClipDataset(Dataset["tuple[Tensor, Tensor] | BadVideo"]):
             return video.frames(self.preprocessing.training_indices(len(video), rng, self.trim))
 
 
-def load(dataset: Dataset[T], *, workers: int, **options: Any) -> Iterator[Any]:
-    """The items of a dataset, made by worker processes; `options` are DataLoader's."""
+class Videos(Protocol[K, S]):
+    """Samples of videos by their keys, and what stands for one whose decoder was lost."""
+
+    def __getitem__(self, key: K) -> S: ...
+
+    def failed(self, key: K, reason: str) -> S: ...
+
+
+def load(
+    dataset: Videos[K, S],
+    *,
+    workers: int,
+    sampler: Iterable[K] | None = None,
+    batch_sampler: Iterable[Sequence[K]] | None = None,
+    collate_fn: Callable[[Sequence[S]], Any] | None = None,
+    time_limit: float = TIME_LIMIT,
+) -> Iterator[Any]:
+    """The samples of a dataset in order, or its batches, made by worker processes.
+
+    Args:
+        dataset: gives a sample for each key.
+        workers: processes; 0 does it in this one, without a time limit.
+        sampler, batch_sampler: the keys, one or several at a time; drawn a few ahead.
+        collate_fn: makes a batch of samples, in the worker process; without, a batch is its first sample.
+        time_limit: seconds for a video; the process of one that takes longer, or crashes, is replaced, and
+            `dataset.failed` stands for its sample.
+
+    Raises whatever else the dataset raises.
+    """
+    keys = ((key,) for key in sampler) if sampler is not None else batch_sampler or ()
+    jobs = (_Batch(tuple(batch), {}) for batch in keys)
+    if workers == 0:
+        make = _make_batches(dataset, collate_fn, threads=None)
+        yield from map(make, jobs)
+        return
     # Workers may be forked: garbage with threads of its own, such as a decoder that someone left open, must be gone by
     # then, since collecting it in a process that lacks those threads never ends.
     gc.collect()
-    return iter(DataLoader(dataset, num_workers=workers, worker_init_fn=_ignore_interrupt, **options))
+    with Workers(_make_batches, (dataset, collate_fn), count=workers, method=QUICKEST) as pool:
+        for _, batch in pool.results(jobs, time_limit, in_order=True, again=_without):
+            if isinstance(batch, JobError):
+                raise batch.__cause__ or batch
+            yield batch
 
 
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C, and what ends a job, reach all its processes; the main one decides what becomes of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@dataclass(frozen=True)
+class _Batch:
+    """Keys of a batch, and by their places in it those to be left out, with the reason."""
+
+    keys: tuple[Any, ...]
+    lost: dict[int, str]
+
+
+def _make_batches(
+    dataset: Videos[Any, S], collate_fn: Callable[[Sequence[S]], Any] | None, threads: int | None = 1
+) -> Any:
+    if threads:
+        torch.set_num_threads(threads)
+
+    def make(batch: _Batch) -> Any:
+        samples = []
+        for place, key in enumerate(batch.keys):
+            at_step(place)
+            samples.append(dataset.failed(key, batch.lost[place]) if place in batch.lost else dataset[key])
+        return collate_fn(samples) if collate_fn else samples[0]
+
+    return make
+
+
+def _without(batch: _Batch, lost: WorkerLost) -> _Batch:
+    """The batch to be done again, less the video that its worker was lost at."""
+    if lost.step in batch.lost:  # then it was not that video: nothing is gained by trying for ever
+        raise RuntimeError(f"a loader process was lost twice over the same batch: {lost}")
+    return replace(batch, lost={**batch.lost, lost.step: str(lost)})
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:

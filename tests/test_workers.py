@@ -1,0 +1,162 @@
+"""Processes that hang, crash and fail: each costs the job that it was at, and nothing else."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
+
+Job = tuple[str, int]
+
+
+def make(factor: int) -> Callable[[Job], Any]:
+    """Multiplies, or does what it is told."""
+
+    def do(job: Job) -> Any:
+        what, number = job
+        if what == "hang":
+            time.sleep(600)
+        if what == "crash":
+            time.sleep(0.2)  # the job before is answered, and this one given
+            faulthandler.disable()  # whose report would be in the way
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what == "fail":
+            raise LookupError(f"not\n{number}")
+        if what == "odd":
+            raise OddError(number, 2)
+        return torch.full((3, 1000), factor * number)
+
+    return do
+
+
+class OddError(Exception):
+    """One that can be pickled and not read again."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def outcome(result: Any) -> Any:
+    if isinstance(result, JobError | WorkerLost):
+        return f"{type(result).__name__}: {result}"
+    assert result.shape == (3, 1000)
+    return int(result[2, 999])
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_job_has_its_own_outcome(count: int, in_order: bool) -> None:
+    odd = {4: "hang", 5: "crash", 11: "fail", 12: "odd", 19: "crash"}
+    jobs = [(odd.get(number, "multiply"), number) for number in range(20)]
+    with Workers(make, (10,), count=count, method=QUICKEST) as pool:
+        found = [(number, outcome(result)) for (_, number), result in pool.results(jobs, 1, in_order=in_order)]
+    if in_order:
+        assert [number for number, _ in found] == list(range(20))
+    expected: dict[int, Any] = {number: 10 * number for number in range(20)}
+    expected |= {4: "WorkerLost: takes more than 1 s to decode"}
+    expected |= {number: "WorkerLost: crashes the decoder (SIGSEGV)" for number in (5, 19)}
+    expected |= {11: "JobError: not 11", 12: "JobError: OddError: 12 and 2"}
+    assert dict(found) == expected
+    assert len(found) == 20
+    assert not multiprocessing.active_children()
+
+
+def test_processes_started_afresh() -> None:
+    with Workers(make, (2,), count=1, method="spawn") as pool:
+        found = [outcome(result) for _, result in pool.results([("multiply", 1), ("crash", 2), ("multiply", 3)], 30)]
+    assert sorted(found, key=str) == [2, 6, "WorkerLost: crashes the decoder (SIGSEGV)"]
+
+
+def test_jobs_are_drawn_a_few_ahead() -> None:
+    drawn = 0
+
+    def jobs() -> Any:
+        nonlocal drawn
+        for number in range(100):
+            drawn += 1
+            yield "multiply", number
+
+    with Workers(make, (1,), count=2, method=QUICKEST) as pool:
+        results = pool.results(jobs(), 60, in_order=True)
+        for number in range(10):
+            assert next(results)[0][1] == number
+            assert drawn <= number + 6
+
+
+def make_steps() -> Callable[[list[str]], list[int]]:
+    def do(job: list[str]) -> list[int]:
+        done = []
+        for step, what in enumerate(job):
+            at_step(step)
+            time.sleep({"quick": 0, "slow": 0.7, "hang": 600}[what])
+            done.append(step)
+        return done
+
+    return do
+
+
+def test_the_time_limit_is_that_of_a_step() -> None:
+    with Workers(make_steps, count=1, method=QUICKEST) as pool:
+        (_, result), (_, lost) = pool.results([["slow"] * 3, ["quick", "quick", "hang"]], 1.5)
+        assert result == [0, 1, 2]
+        assert isinstance(lost, WorkerLost)
+        assert lost.step == 2
+        again = pool.results([["quick", "hang"]], 1.5, again=lambda job, lost: job[: lost.step])
+        assert list(again) == [(["quick"], [0])]
+
+
+def test_an_error_keeps_its_type_and_its_trace() -> None:
+    with Workers(make, (1,), count=1, method=QUICKEST) as pool:
+        ((_, error),) = pool.results([("fail", 1)], 60)
+    assert isinstance(error, JobError)
+    assert isinstance(error.__cause__, LookupError)
+    assert "in do" in str(error.__cause__.__cause__)
+
+
+SCRIPT = """
+import sys, time
+from tests.test_workers import make
+from timesformer.workers import QUICKEST, Workers
+pool = Workers(make, (1,), count=2, method=QUICKEST).__enter__()
+results = pool.results([("multiply", 1), ("multiply", 2), ("multiply", 3)], 600)
+next(results)
+print(*(worker._process.pid for worker in pool._workers), flush=True)
+time.sleep(600 if sys.argv[1] == "killed" else 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
+@pytest.mark.parametrize("how", ["killed", "leaves"])
+def test_processes_end_with_their_parent(how: str) -> None:
+    root = Path(__file__).parents[1]
+    parent = subprocess.Popen([sys.executable, "-c", SCRIPT, how], stdout=subprocess.PIPE, text=True, cwd=root)
+    assert parent.stdout is not None
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2
+    if how == "killed":
+        assert all(Path(f"/proc/{pid}").exists() for pid in children)
+        parent.kill()
+    parent.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(_alive(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,111 @@
+"""Samples made by worker processes whose decoders hang, crash or have errors of their own."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from timesformer.evaluation.evaluate import evaluate
+from timesformer.video import clips, decode
+from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load
+from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.synthetic import write_dataset
+from timesformer.video.transforms import TrainTransform
+
+PREPROCESSING = Preprocessing(num_frames=4, stride=2, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
+    folder = tmp_path_factory.mktemp("data") / "appearance"
+    write_dataset(folder, "appearance", train=0, val=0, test=16, size=32, num_frames=12)
+    return read_videos(folder, "test")
+
+
+@pytest.fixture
+def fragile(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A decoder that hangs, crashes or raises at the videos that are put into this."""
+    what: dict[str, str] = {}
+    init = decode.VideoReader.__init__
+
+    def open_(self: Any, path: str | Path, **options: Any) -> None:
+        if what.get(str(path)) == "hang":
+            time.sleep(600)
+        if what.get(str(path)) == "crash":
+            faulthandler.disable()  # whose report would be in the way
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if what.get(str(path)) == "bug":
+            raise LookupError("a bug")
+        init(self, path, **options)
+
+    monkeypatch.setattr(decode.VideoReader, "__init__", open_)
+    return what
+
+
+def batches(videos: VideoList, workers: int) -> list[Batch]:
+    dataset = ClipDataset(videos, PREPROCESSING, TrainTransform(32, (32, 40)), seed=0, short_side=40)
+    keys = [[(0, index) for index in range(start, start + 4)] for start in range(0, 16, 4)]
+    return list(load(dataset, batch_sampler=keys, workers=workers, collate_fn=collate, time_limit=2))
+
+
+def test_batches_are_the_same_in_other_processes(videos: VideoList) -> None:
+    here, there = batches(videos, 0), batches(videos, 2)
+    assert len(here) == len(there) == 4
+    for one, other in zip(here, there, strict=True):
+        assert torch.equal(one.clips, other.clips)
+        assert torch.equal(one.targets, other.targets)
+
+
+def test_a_video_that_hangs_or_crashes_is_left_out_of_its_batch(videos: VideoList, fragile: dict[str, str]) -> None:
+    whole = batches(videos, 0)
+    hangs, crashes, too = (str(videos.items[index].path) for index in (2, 3, 13))
+    fragile.update({hangs: "hang", crashes: "crash", too: "crash"})
+    found = batches(videos, 2)
+    assert [batch.bad for batch in found] == [
+        (
+            BadVideo(hangs, f"{hangs}: takes more than 2 s to decode"),
+            BadVideo(crashes, f"{crashes}: crashes the decoder (SIGSEGV)"),
+        ),
+        (),
+        (),
+        (BadVideo(too, f"{too}: crashes the decoder (SIGSEGV)"),),
+    ]
+    assert torch.equal(found[0].clips, whole[0].clips[:2])
+    assert torch.equal(found[1].clips, whole[1].clips)
+    assert torch.equal(found[3].clips, whole[3].clips[[0, 2, 3]])
+
+
+def test_an_evaluation_goes_on(videos: VideoList, fragile: dict[str, str]) -> None:
+    class Model(torch.nn.Module):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            return clips.mean(dim=(1, 2, 3, 4))[:, None] * torch.arange(8)
+
+    whole = evaluate(Model(), videos, PREPROCESSING, workers=0)
+    fragile[str(videos.items[5].path)] = "hang"
+    found = evaluate(Model(), videos, PREPROCESSING, workers=2, time_limit=2)
+    assert [Path(bad.path) for bad in found.bad] == [videos.items[5].path]
+    assert found.items == (*videos.items[:5], *videos.items[6:])
+    assert found.scores == pytest.approx(whole.scores[[*range(5), *range(6, 16)]], abs=1e-6)
+
+
+def test_errors_that_are_no_videos_are_raised(videos: VideoList, fragile: dict[str, str]) -> None:
+    fragile[str(videos.items[5].path)] = "bug"
+    with pytest.raises(LookupError, match="a bug"):
+        batches(videos, 1)
+
+
+def test_a_process_that_is_lost_with_no_video_to_blame(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(samples: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    dataset = ClipDataset(videos, PREPROCESSING, TrainTransform(32, (32, 40)), seed=0, short_side=40)
+    with pytest.raises(RuntimeError, match=r"lost twice over the same batch: crashes the decoder \(SIGKILL\)"):
+        list(clips.load(dataset, batch_sampler=[[(0, 0), (0, 1)]], workers=1, collate_fn=crash))
