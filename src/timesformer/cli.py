@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     evaluate.add_argument("--out", type=Path, help="folder for metrics, predictions and confusion matrix")
     evaluate.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    _add_time_limit(evaluate)
     _add_json(evaluate)
 
     predict = command("predict", _predict, "classify videos")
@@ -144,13 +145,14 @@ def _parser() -> argparse.ArgumentParser:
 
     embed = command("embed", _embed, "write the features of many videos into one file")
     _add_model(embed)
-    embed.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos, labelled or not")
+    embed.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, labelled or not")
     embed.add_argument("--split", choices=["train", "val", "test"], default="test", help="of DATA (default: test)")
     embed.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.safetensors)")
     _add_speed(embed)
     _add_views(embed)
     embed.set_defaults(clips=1, crops=1)
     embed.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    _add_time_limit(embed)
 
     draw = command("map", _map, "draw features as a map (t-SNE), or name the videos most like one")
     draw.add_argument("features", metavar="FEATURES", type=Path, help="file that `embed` wrote")
@@ -219,10 +221,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     schemes.add_argument("--query", type=_place, metavar="t,h,w", help="patch that attends (default: the middle)")
 
+    pack = command("pack", _pack, "pack many videos into few large files (shards), as they are or smaller")
+    pack.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, labelled or not")
+    pack.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="folder for the shards")
+    pack.add_argument(
+        "--short-side", type=_count, metavar="PX", help="scale frames down to this; without, bytes are copied"
+    )
+    pack.add_argument(
+        "--shard-megabytes", type=float, default=512, metavar="MB", help="size of a shard (default: %(default)s)"
+    )
+    pack.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    _add_time_limit(pack)
+
     check = command("check", _check, "find every broken, short or unlabelled video before training does")
     check.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos")
     check.add_argument("--min-frames", type=_count, default=8, help="fewer count as short (default: %(default)s)")
     check.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    _add_time_limit(check)
     _add_json(check)
     return parser
 
@@ -265,11 +280,12 @@ def _classifier(args: argparse.Namespace) -> VideoClassifier:
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        type=Path,
+        type=_data,
         required=True,
         metavar="DIR",
         help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, or the "
-        "annotation files of Kinetics, Something-Something-V2, Diving-48 or HowTo100M",
+        "annotation files of Kinetics, Something-Something-V2, Diving-48 or HowTo100M; or shards that `pack` wrote, "
+        "a folder or an address such as s3://bucket/shards",
     )
 
 
@@ -280,6 +296,13 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)")
 
 
+def _add_time_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--time-limit", type=_seconds, default=600, metavar="S",
+        help="seconds to decode a video; one that takes longer is left out (default: %(default)s)",
+    )  # fmt: skip
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
 
@@ -288,6 +311,19 @@ def _count(text: str) -> int:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+
+
+def _seconds(text: str) -> float:
+    try:
+        if (seconds := float(text)) > 0:
+            return seconds
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def _data(text: str) -> Path | str:
+    return text if "://" in text else Path(text)
 
 
 def _place(text: str) -> tuple[int, int, int]:
@@ -440,7 +476,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     classifier = _classifier(args)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
     _tell_missing(videos)
-    if args.data.is_dir() and args.split not in (own := splits(args.data)):
+    if not Path(args.data).is_file() and args.split not in (own := splits(args.data)):
         console.print(
             f"[yellow]note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}[/]"
         )
@@ -449,7 +485,8 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     with track(console, "evaluate", len(videos.items)) as advance:
         result = evaluate(
             classifier.model, videos, classifier.preprocessing,
-            clips=clips, crops=crops, protocol=protocol, workers=args.workers, on_video=advance,
+            clips=clips, crops=crops, protocol=protocol, workers=args.workers,
+            time_limit=args.time_limit, on_video=advance,
         )  # fmt: skip
     if not report:
         return 0
@@ -603,7 +640,8 @@ def _embed(args: argparse.Namespace) -> int:
         with track(console, "embed", len(videos.items)) as advance:
             features, bad = embed(
                 classifier.model, videos, classifier.preprocessing, args.out,
-                clips=args.clips, crops=args.crops, workers=args.workers, on_video=advance,
+                clips=args.clips, crops=args.crops, workers=args.workers,
+                time_limit=args.time_limit, on_video=advance,
             )  # fmt: skip
         for video in bad:
             console.print(f"[yellow]left out:[/] {_escape(video.reason)}", soft_wrap=True)
@@ -688,12 +726,31 @@ def _schemes(args: argparse.Namespace) -> int:
     return 0
 
 
+def _pack(args: argparse.Namespace) -> int:
+    from timesformer.display import track_total
+    from timesformer.video.pack import pack
+
+    with track_total(console, "pack") as progress:
+        packing = pack(
+            args.data, args.out, short_side=args.short_side, shard_megabytes=args.shard_megabytes,
+            workers=args.workers, time_limit=args.time_limit, progress=progress,
+        )  # fmt: skip
+    for bad in packing.bad:
+        console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", soft_wrap=True)
+    if packing.missing:
+        console.print(f"[yellow]note: {len(packing.missing)} videos that {args.data} lists are not there[/]")
+    console.print(f"written: {args.out}, {packing.videos} videos in {packing.shards} shards")
+    return 0
+
+
 def _check(args: argparse.Namespace) -> int:
     from timesformer.display import track_total
     from timesformer.video.check import check_videos
 
     with track_total(console, "check") as progress:
-        report = check_videos(args.data, workers=args.workers, min_frames=args.min_frames, progress=progress)
+        report = check_videos(
+            args.data, workers=args.workers, min_frames=args.min_frames, time_limit=args.time_limit, progress=progress
+        )
     _write_json(args.json, report.to_json())
     if args.json != "-":
         print("\n".join(report.lines()))

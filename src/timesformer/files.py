@@ -31,6 +31,14 @@ def write_json(path: Path, value: Any) -> None:
         new.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
+def check_same_job(file: Path, told: str, what: str) -> None:
+    """Write what a job is that may be cut off and go on; ValueError where it is another that `file` tells of."""
+    if file.exists() and file.read_text(encoding="utf-8", errors="surrogateescape") != told:
+        raise ValueError(f"{file.parent} holds {what}: remove it to start anew")
+    with replace_file(file) as new:
+        new.write_text(told, encoding="utf-8", errors="surrogateescape")
+
+
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
     """Write rows as CSV, in place of what was there; file names that are no text stay as they are."""
     with replace_file(path) as new, new.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:

@@ -20,6 +20,7 @@ from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.shards import VideoPath
 from timesformer.video.transforms import center_crop, resize_short_side
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class VideoClassifier:
         return cls(load(source, **overrides), device=device)
 
     def prepared(
-        self, dtype: Dtype = "float32", *, backend: Backend = "torch", calibration: Iterable[str | Path] = ()
+        self, dtype: Dtype = "float32", *, backend: Backend = "torch", calibration: Iterable[str | VideoPath] = ()
     ) -> VideoClassifier:
         """A classifier whose model is rewritten for speed: see `timesformer.prepare`.
 
@@ -84,12 +85,14 @@ class VideoClassifier:
         model = prepare(self.model, dtype, backend=backend, calibration=clips)
         return VideoClassifier(model, preprocessing=self.preprocessing, device=self.device)
 
-    def scores(self, video: str | Path, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
+    def scores(self, video: str | VideoPath, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
         views = load_views(video, self.preprocessing, clips, crops)
         return PROTOCOLS["paper"].scores(view_logits(self.model, views), multi_label=self.model.multi_label)
 
-    def predict(self, video: str | Path, *, top: int = 5, clips: Clips = 1, crops: int = 1) -> list[tuple[str, float]]:
+    def predict(
+        self, video: str | VideoPath, *, top: int = 5, clips: Clips = 1, crops: int = 1
+    ) -> list[tuple[str, float]]:
         """The classes of highest score, best first.
 
         Args:

@@ -17,7 +17,7 @@ from timesformer import distributed
 from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
-from timesformer.files import replace_file
+from timesformer.files import check_same_job, replace_file
 from timesformer.model.base import VideoModel
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
@@ -139,7 +139,7 @@ def embed(
     """
     folder = file.with_name(f"{file.name}.parts")
     told = {"paths": [str(item.path) for item in videos.items], "clips": clips, "crops": crops}
-    _check_same(folder / "of.json", json.dumps(told))
+    check_same_job(folder / "of.json", json.dumps(told), "parts for other videos or views")
     parts = list(_parts(len(videos.items)))
     for number in range(distributed.rank(), len(parts), distributed.world_size()):
         part = folder / f"{number:06}.safetensors"
@@ -177,10 +177,3 @@ def embed(
 
 def _parts(count: int) -> Iterator[range]:
     return (range(start, min(start + PART, count)) for start in range(0, count, PART))
-
-
-def _check_same(file: Path, told: str) -> None:
-    if file.exists() and file.read_text(encoding="utf-8", errors="surrogateescape") != told:
-        raise ValueError(f"{file.parent} holds parts for other videos or views: remove it to start anew")
-    with replace_file(file) as new:
-        new.write_text(told, encoding="utf-8", errors="surrogateescape")

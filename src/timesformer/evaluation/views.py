@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.shards import VideoPath
 from timesformer.video.transforms import normalize, resize_short_side, spatial_crops
 
 logger = logging.getLogger(__name__)
 
 
 def load_views(
-    path: str | Path,
+    path: str | VideoPath,
     preprocessing: Preprocessing,
     clips: Clips = 1,
     crops: int = 1,
@@ -31,7 +31,7 @@ def load_views(
     """The views of a video, each frame decoded once.
 
     Args:
-        path: a video file, or a folder of frames.
+        path: a video file, a folder of frames, or a video in a shard.
         preprocessing: what the model takes.
         clips: how many clips, spread evenly over the video; or `cover`, as many as tile all of it.
         crops: 1 (centre) or 3 (start, centre and end of the longer side).

@@ -23,6 +23,7 @@ from timesformer.model.timesformer import TimeSformer
 from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import BadVideo
 from timesformer.video.decode import VideoError
+from timesformer.video.shards import VideoPath
 from timesformer.video.transforms import normalize
 
 _MISTAKES = 12
@@ -194,7 +195,7 @@ def _mistakes(evaluation: Evaluation, classifier: VideoClassifier | None) -> str
     )
 
 
-def _seen(classifier: VideoClassifier, path: Path) -> str:
+def _seen(classifier: VideoClassifier, path: VideoPath) -> str:
     """Frames of the middle clip, and for a TimeSformer what it looked at."""
     from PIL import Image
 

@@ -23,6 +23,7 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.shards import PackedVideo, VideoPath, read_shards
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
@@ -44,7 +45,7 @@ class Problem:
     """What is wrong with a video, or with the line that names it; `reason` is one line."""
 
     kind: Kind
-    path: Path
+    path: VideoPath
     reason: str
 
 
@@ -142,17 +143,19 @@ def check_videos(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
+    if read_shards(data):
+        raise DataError(f"{data}: holds packed videos, all of which were decoded when they were packed")
     source = Path(data)
     parts = benchmark_entries(source) or find_entries(source)
-    named: dict[Path, Entry] = {}
+    named: dict[VideoPath, Entry] = {}
     repeated = []
     for entry in (entry for part in parts.values() for entry in part):
         earlier = named.setdefault(entry.path, entry)
         if earlier is not entry:
             repeated.append(Problem("duplicate", entry.path, f"{entry.where}: {earlier.where} names it already"))
-    known = {os.path.abspath(path) for path in named}
+    known = {_place(path) for path in named}
     extra = [path for path in _walk(source) if os.path.abspath(path) not in known]
-    missing = {path for path in named if not os.path.exists(path)}
+    missing = {path for path in named if isinstance(path, Path) and not os.path.exists(path)}
     videos = [path for path in (*named, *extra) if path not in missing]
     facts = _inspect_all(videos, workers or os.cpu_count() or 1, time_limit, progress)
 
@@ -160,7 +163,7 @@ def check_videos(
     problems += repeated
     problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
     problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
-    first: dict[str, Path] = {}
+    first: dict[str, VideoPath] = {}
     for path in videos:
         fact = facts[path]
         if fact.problem:
@@ -180,6 +183,10 @@ def check_videos(
         ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
         stray_files=_count_stray(source, known.union(map(os.path.abspath, extra))),
     )
+
+
+def _place(path: VideoPath) -> str:
+    return os.path.abspath(path) if isinstance(path, Path) else str(path.absolute())
 
 
 def _walk(source: Path) -> list[Path]:
@@ -239,7 +246,7 @@ class _Facts:
     digest: str = ""
 
 
-def _inspect(path: Path) -> _Facts:
+def _inspect(path: VideoPath) -> _Facts:
     frames = 0
     try:
         with VideoReader(path, num_threads=1) as video:
@@ -255,19 +262,19 @@ def _inspect(path: Path) -> _Facts:
     return _Facts(kind, shortfall, frames, video.height, video.width, video.fps, _digest(path))
 
 
-def _has_only_sound(path: Path) -> bool:
+def _has_only_sound(path: VideoPath) -> bool:
     try:
-        with av.open(f"file:{path}", metadata_errors="replace") as container:
+        with _opened(path) as container:
             return bool(container.streams.audio) and not _video_streams(container)
     except (av.FFmpegError, OSError, ValueError):
         return False
 
 
-def _shortfall(path: Path, frames: int, seconds: float) -> str:
+def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
     """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return ""
-    with av.open(f"file:{path}", metadata_errors="replace") as container:
+    with _opened(path) as container:
         stream = _video_streams(container)[0]
         if stream.duration and stream.time_base:
             promised_seconds = float(stream.duration * stream.time_base)
@@ -280,15 +287,20 @@ def _shortfall(path: Path, frames: int, seconds: float) -> str:
     return ""
 
 
+def _opened(path: VideoPath) -> av.container.InputContainer:
+    return av.open(f"file:{path}" if isinstance(path, Path) else path.open(), "r", metadata_errors="replace")
+
+
 def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
     return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
-def _digest(path: Path) -> str:
+def _digest(path: VideoPath) -> str:
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
-            with file.open("rb") as content:
+    files = sorted(path.iterdir()) if isinstance(path, Path) and path.is_dir() else [path]
+    for file in files:
+        if isinstance(file, PackedVideo) or file.is_file():
+            with file.open() if isinstance(file, PackedVideo) else file.open("rb") as content:
                 while block := content.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()
@@ -298,9 +310,9 @@ def _digest(path: Path) -> str:
 
 
 def _inspect_all(
-    videos: list[Path], workers: int, time_limit: float, progress: Callable[[int, int], None] | None
-) -> dict[Path, _Facts]:
-    facts: dict[Path, _Facts] = {}
+    videos: list[VideoPath], workers: int, time_limit: float, progress: Callable[[int, int], None] | None
+) -> dict[VideoPath, _Facts]:
+    facts: dict[VideoPath, _Facts] = {}
     with Workers(_make_inspect, count=min(workers, len(videos)), method=QUICKEST) as pool:
         for path, found in pool.results(videos, time_limit) if videos else ():
             if isinstance(found, WorkerLost):
@@ -313,6 +325,6 @@ def _inspect_all(
     return facts
 
 
-def _make_inspect() -> Callable[[Path], _Facts]:
+def _make_inspect() -> Callable[[VideoPath], _Facts]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where decoders write their complaints
     return _inspect

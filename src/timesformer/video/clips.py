@@ -18,6 +18,7 @@ from timesformer.files import replace_file
 from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.shards import PackedVideo, VideoPath
 from timesformer.video.transforms import TrainTransform
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
 
@@ -34,7 +35,7 @@ class BadVideo:
     reason: str
 
     @classmethod
-    def lost(cls, path: Path, reason: str) -> BadVideo:
+    def lost(cls, path: VideoPath, reason: str) -> BadVideo:
         """One whose decoder was lost; the reason names the file as a reader's would."""
         return cls(str(path), f"{path}: {reason}")
 
@@ -60,11 +61,10 @@ class FrameCache:
     def __init__(self, folder: Path, short_side: int) -> None:
         self.folder, self.short_side = folder, short_side
 
-    def frames(self, path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+    def frames(self, path: VideoPath) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
         """All frames of a video, uint8 (n, H, W, 3), read from the disk when used; None if not kept."""
         try:
-            stat = path.stat()
-            key = os.fsencode(path.resolve()) + f" {stat.st_mtime_ns} {stat.st_size} {self.short_side}".encode()
+            key = _fingerprint(path) + f" {self.short_side}".encode()
             file = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
             if not file.exists() and not self._keep(path, file):
                 return None
@@ -73,7 +73,7 @@ class FrameCache:
             return None
         return mapped
 
-    def _keep(self, path: Path, file: Path) -> bool:
+    def _keep(self, path: VideoPath, file: Path) -> bool:
         with VideoReader(path, short_side=self.short_side, num_threads=1) as video:
             shape = (len(video), video.height, video.width, 3)
             if np.prod(shape) > self.LARGEST:
@@ -84,6 +84,14 @@ class FrameCache:
                     place[:] = frame.numpy()
                 frames.flush()
         return True
+
+
+def _fingerprint(path: VideoPath) -> bytes:
+    """Which file it is, and in what state."""
+    if isinstance(path, PackedVideo):  # shards do not change
+        return f"{path.absolute()} {path.offset} {path.size}".encode(errors="surrogateescape")
+    stat = path.stat()
+    return os.fsencode(path.resolve()) + f" {stat.st_mtime_ns} {stat.st_size}".encode()
 
 
 class ClipDataset:
@@ -119,7 +127,7 @@ class ClipDataset:
     def failed(self, key: tuple[int, int], reason: str) -> BadVideo:
         return BadVideo.lost(self.videos.items[key[1]].path, reason)
 
-    def _random_clip(self, path: Path, rng: np.random.Generator) -> Tensor:
+    def _random_clip(self, path: VideoPath, rng: np.random.Generator) -> Tensor:
         frames = self.cache.frames(path) if self.cache else None
         if frames is not None:
             return torch.from_numpy(frames[self.preprocessing.training_indices(len(frames), rng, self.trim)])

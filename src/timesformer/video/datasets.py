@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from timesformer.files import replace_file
 from timesformer.video.decode import VIDEO_SUFFIXES, is_video_path
+from timesformer.video.shards import PackedVideo, Shards, VideoPath, find_packed, read_shards
 
 SPLITS = ("train", "val", "test")
 LIST_SUFFIXES = (".csv", ".txt")
+T = TypeVar("T")
 
 
 class DataError(Exception):
@@ -28,7 +31,7 @@ class DataError(Exception):
 class VideoItem:
     """A video, and the indices of its classes."""
 
-    path: Path
+    path: VideoPath
     labels: tuple[int, ...]
 
 
@@ -40,14 +43,14 @@ class VideoList:
         items: the videos.
         classes: names of the classes, which the videos' labels index.
         multi_label: some video of the data, of whichever split, has several labels.
-        source: the file or folder that they were read from.
+        source: the file or folder that they were read from, or an address.
         missing: names of videos that a benchmark lists and that are not on disk.
     """
 
     items: tuple[VideoItem, ...]
     classes: tuple[str, ...]
     multi_label: bool
-    source: Path
+    source: Path | str
     missing: tuple[str, ...] = ()
 
     def for_task(self, multi_label: bool) -> VideoList:
@@ -61,7 +64,7 @@ class VideoList:
 class Entry:
     """A video as it was found; `text` is what its list says of labels, or the name of the class folder."""
 
-    path: Path
+    path: VideoPath
     text: str
     list_file: Path | None = None
     line: int = 0
@@ -83,7 +86,8 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
             - a folder with lists named train, val, test (.csv or .txt), which then count alone;
             - a folder with folders train, val, test, each a folder of class folders;
             - a folder of class folders: CLASS/video, or deeper. Hidden and other files are passed over; a
-              folder of images (and no video) is one video.
+              folder of images (and no video) is one video;
+            - a folder of shards that `pack` wrote, or an address of one for fsspec (s3://..., memory://...).
         split: "train", "val" or "test"; None is everything. "test" is "val" where there is no test split; any
             other split that is lacking is an error (see `splits`, `hold_out`). A single list and a folder of
             class folders have no splits: all of it is read.
@@ -97,10 +101,16 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
 
     Raises:
         DataError: nothing is there, a line has no label, or one that is not allowed.
+        OSError: nothing is at the address.
         ValueError: the split is unknown.
     """
     from timesformer.video.benchmarks import read_benchmark  # which imports this module
 
+    if shards := read_shards(data):
+        videos = _packed(shards, split, classes)
+        if bare := next((item for item in videos.items if not item.labels), None):
+            raise DataError(f"{bare.path}: has no label; it was packed without")
+        return videos
     source = Path(data)
     if benchmark := read_benchmark(source, split, classes):
         return replace(benchmark.videos, missing=benchmark.missing)
@@ -112,10 +122,27 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
 
 def read_unlabelled(data: str | Path, split: str | None = None) -> VideoList:
     """Reads videos that need no labels: a folder that holds videos itself, or as `read_videos`, labels and all."""
+    if shards := read_shards(data):
+        return _packed(shards, split)
     source = Path(data)
     if source.is_dir() and (paths := [path for path in sorted(source.iterdir()) if _is_plain_video(path)]):
         return VideoList(tuple(VideoItem(path, ()) for path in paths), (), False, source)
     return read_videos(source, split)
+
+
+def _packed(shards: Shards, split: str | None, classes: Sequence[str] | None = None) -> VideoList:
+    """The videos of shards, with the indices of their labels among the classes."""
+    parts: dict[str, list[tuple[PackedVideo, tuple[str, ...]]]] = defaultdict(list)
+    for video, part, labels in shards.videos:
+        parts[part].append((video, labels))
+    own = shards.classes if classes is None else tuple(classes)
+    index = {name: place for place, name in enumerate(own)}
+    items = []
+    for video, labels in _choose(parts, split, shards.source):
+        if unknown := next((label for label in labels if label not in index), None):
+            raise DataError(f"{video}: {unknown!r} is no class; allowed: {_some(own)}")
+        items.append(VideoItem(video, tuple(index[label] for label in labels)))
+    return VideoList(tuple(items), own, shards.multi_label, shards.source)
 
 
 def _is_plain_video(path: Path) -> bool:
@@ -126,6 +153,8 @@ def splits(data: str | Path) -> tuple[str, ...]:
     """Which of "train", "val", "test" `data` has; none for a single list or a folder of class folders."""
     from timesformer.video.benchmarks import benchmark_splits
 
+    if shards := read_shards(data):
+        return shards.splits
     source = Path(data)
     if (own := benchmark_splits(source)) is not None:
         return own
@@ -204,12 +233,15 @@ class Vocabulary:
         if name in self._index:
             return self._index[name]
         allowed = [token for token, name in self.names.items() if name in self._index] or list(self.classes)
-        shown = ", ".join(allowed[:6]) + (f", ... ({len(allowed)} in all)" if len(allowed) > 6 else "")
-        raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {shown}")
+        raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {_some(allowed)}")
 
     @cached_property
     def _index(self) -> dict[str | None, int]:
         return {name: index for index, name in enumerate(self.classes)}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
 
 
 def write_list(file: Path, videos: VideoList) -> None:
@@ -225,7 +257,8 @@ def write_list(file: Path, videos: VideoList) -> None:
         rows = csv.writer(out, quoting=csv.QUOTE_ALL)
         for item in videos.items:
             labels = [str(label) if by_index else videos.classes[label] for label in item.labels]
-            rows.writerow([os.path.abspath(item.path), *labels])
+            path = os.path.abspath(item.path) if isinstance(item.path, Path) else item.path.absolute()
+            rows.writerow([path, *labels])
 
 
 def find_entries(source: Path) -> dict[str, list[Entry]]:
@@ -261,7 +294,8 @@ def read_list(path: Path) -> list[Entry]:
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip(_GAPS) and not (number == 1 and _HEADER.fullmatch(line.strip())):
             video, text = _split_line(line.strip(_GAPS), path.parent)
-            entries.append(Entry(path.parent / video, text, path, number))
+            packed = find_packed(path.parent / video) if "://" not in video else find_packed(video)
+            entries.append(Entry(packed or path.parent / video, text, path, number))
     return entries
 
 
@@ -285,7 +319,7 @@ def find_videos(folder: Path) -> Iterator[Path]:
             yield here
 
 
-def _choose(parts: Mapping[str, list[Entry]], split: str | None, source: Path) -> list[Entry]:
+def _choose(parts: Mapping[str, list[T]], split: str | None, source: Path | str) -> list[T]:
     if split not in (None, *SPLITS):
         raise ValueError(f"split: {split!r} is unknown; allowed: {', '.join(SPLITS)} or None")
     if "" in parts:

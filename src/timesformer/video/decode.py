@@ -23,6 +23,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from timesformer.video.frame_folder import FrameFolder, list_images
+from timesformer.video.shards import PackedVideo, VideoPath, find_packed
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -36,6 +37,7 @@ _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of
 _WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
 _UNKNOWN = -1  # position after a seek, until a keyframe tells it
+_READ_AT_ONCE = 2**17  # bytes of a packed video
 _SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
 _ALL = range(2**62)
 _SLICES = range(1, 6)  # types of H.264 units that are parts of a picture
@@ -65,7 +67,7 @@ class VideoReader:
     cut off ends with its last decodable frame. A reader serves one thread.
 
     Args:
-        path: the video file or folder.
+        path: the video file or folder, or a video in a shard.
         short_side: scale frames down until their shorter side is this many pixels; never up.
         num_threads: decoder threads; 0 is one for small frames and the decoder's choice for others, 1 suits
             data-loader workers.
@@ -80,19 +82,22 @@ class VideoReader:
         VideoError: the file cannot be read; also later, from any method, when a damaged file lacks a frame.
     """
 
-    path: Path
+    path: VideoPath
     fps: float
     duration: float
     height: int
     width: int
     times: NDArray[np.float64]
 
-    def __init__(self, path: str | Path, *, short_side: int | None = None, num_threads: int = 0) -> None:
+    def __init__(self, path: str | VideoPath, *, short_side: int | None = None, num_threads: int = 0) -> None:
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side is {short_side}, it must be at least 1")
-        self.path = Path(path)
         try:
-            source = FrameFolder(self.path) if self.path.is_dir() else _File(self.path, num_threads)
+            self.path = path if isinstance(path, PackedVideo) else find_packed(path) or Path(path)
+            if isinstance(self.path, Path) and self.path.is_dir():
+                source: FrameFolder | _File = FrameFolder(self.path)
+            else:
+                source = _File(self.path, num_threads)
             self._to_rgb = _Converter(next(source.frames([0])), short_side)
         except _READ_ERRORS as error:
             raise self._failure(error) from None
@@ -172,7 +177,7 @@ class _File:
     times: NDArray[np.float64]
     _decoder: Iterator[av.VideoFrame]
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
         self._alone: dict[int | None, int] = {}
@@ -220,6 +225,12 @@ class _File:
         self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
 
     def _open(self) -> av.container.InputContainer:
+        if isinstance(self._path, PackedVideo):
+            packed = self._opened.enter_context(self._path.open())
+            try:
+                return av.open(packed, "r", metadata_errors="replace", buffer_size=_READ_AT_ONCE)
+            except (av.FFmpegError, ValueError):
+                raise OSError("is not a video, or is damaged or cut off") from None
         if not self._path.is_file():
             raise OSError("is not a file" if self._path.exists() else "no such file")
         if not self._path.stat().st_size:

@@ -1,0 +1,177 @@
+"""Videos packed into tar files, and how one is read from its place in such a file, wherever that is.
+
+A folder of shards holds `shard-000000.tar`, ... and `shards.json`, the index. The tar files follow the convention of
+WebDataset: of each video there is a member with its bytes and one of the same name, `.json`, that says its path, split
+and labels. The index says the same of all of them, and at which byte each begins. `timesformer pack` writes all this.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+INDEX = "shards.json"
+_WHOLE = 64 * 2**20  # bytes; videos elsewhere that are no larger are fetched by one request
+
+
+@dataclass(frozen=True)
+class PackedVideo:
+    """A video in a shard. As text it is the shard's path or address, a slash, and the path that the video had.
+
+    Attributes:
+        shard: path or address (fsspec's, as in s3://bucket/shard-000000.tar).
+        offset, size: where its bytes begin, and how many they are.
+        path: what it was called where it was packed from, relative to that folder.
+        suffix: of the format that it has now, such as ".mp4".
+    """
+
+    shard: str
+    offset: int
+    size: int
+    path: str
+    suffix: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    def __str__(self) -> str:
+        return f"{self.shard}/{self.path.lstrip('/')}"
+
+    def absolute(self) -> PackedVideo:
+        """The same by an absolute path."""
+        return self if is_address(self.shard) else replace(self, shard=str(Path(self.shard).absolute()))
+
+    def open(self) -> io.RawIOBase:
+        """The video as a file of its own. Raises OSError, also when it is read."""
+        name = f"video{self.suffix}"
+        if not is_address(self.shard):
+            return _Part(Path(self.shard).open("rb"), self.offset, self.size, name)
+        try:
+            system, path = _file_system(self.shard)
+            if self.size > _WHOLE:
+                return _Part(system.open(path, "rb"), self.offset, self.size, name)
+            content = system.cat_file(path, start=self.offset, end=self.offset + self.size)
+        except OSError:
+            raise
+        except Exception as error:  # each file system has its own
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        return _Part(io.BytesIO(content), 0, self.size, name)
+
+
+VideoPath = Path | PackedVideo
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What the index of a folder of shards says.
+
+    Attributes:
+        source: the folder or its address.
+        classes: names of the classes; none for videos without labels.
+        multi_label: whether some video has several labels.
+        videos: each with its split ("" for none) and the names of its labels.
+    """
+
+    source: Path | str
+    classes: tuple[str, ...]
+    multi_label: bool
+    videos: tuple[tuple[PackedVideo, str, tuple[str, ...]], ...]
+
+    @functools.cached_property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(split for _, split, _ in self.videos if split))
+
+
+def is_address(path: str | Path) -> bool:
+    """Whether it is an address, to be read by fsspec, and no path."""
+    return "://" in str(path)
+
+
+def read_shards(data: str | Path) -> Shards | None:
+    """The index of a folder of shards, or of an address of one; None if `data` is no such folder.
+
+    Raises OSError for an address where there are no shards, ValueError for an index that is none.
+    """
+    try:
+        if is_address(data):
+            system, path = _file_system(f"{str(data).rstrip('/')}/{INDEX}")
+            about = json.loads(system.cat_file(path))
+        elif (file := Path(data) / INDEX).is_file():
+            about = json.loads(file.read_text(encoding="utf-8"))
+        else:
+            return None
+        videos = tuple(_entry(str(data), entry) for entry in about["videos"])
+        return Shards(data, tuple(about["classes"]), bool(about["multi_label"]), videos)
+    except FileNotFoundError as error:
+        raise OSError(f"{data}: holds no {INDEX}: of addresses, only those of packed videos can be read") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{data}: {INDEX} is no index of shards, as `timesformer pack` writes it ({error})") from error
+
+
+def _entry(folder: str, entry: dict[str, Any]) -> tuple[PackedVideo, str, tuple[str, ...]]:
+    shard = f"{folder.rstrip('/')}/{entry['shard']}"
+    video = PackedVideo(shard, entry["offset"], entry["size"], entry["path"], entry["suffix"])
+    return video, entry["split"], tuple(entry["labels"])
+
+
+def find_packed(path: str | Path) -> PackedVideo | None:
+    """The video that `str` of a PackedVideo names; None if there is none."""
+    shard, inside, name = str(path).partition(".tar/")
+    if not inside or (not is_address(shard) and not Path(f"{shard}.tar").is_file()):
+        return None
+    folder = shard.rpartition("/")[0] or ("" if shard.startswith("/") else ".")
+    return _by_name(folder).get((f"{shard.rpartition('/')[2]}.tar", name))
+
+
+@functools.lru_cache(maxsize=4)
+def _by_name(folder: str) -> dict[tuple[str, str], PackedVideo]:
+    shards = read_shards(folder)
+    videos = [video for video, _, _ in shards.videos] if shards else []
+    return {(video.shard.rpartition("/")[2], video.path.lstrip("/")): video for video in videos}
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, path = fsspec.url_to_fs(address)
+    except (ImportError, ValueError) as error:  # the package of the file system is not installed, or there is none
+        raise OSError(f"{address}: {error}") from error
+    return system, path
+
+
+class _Part(io.RawIOBase):
+    """Bytes `offset` to `offset + size` of a file, as a file; by its name FFmpeg guesses where the bytes don't tell."""
+
+    def __init__(self, file: Any, offset: int, size: int, name: str) -> None:
+        self._file, self._offset, self._size, self._at = file, offset, size, 0
+        self.name = name
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._offset + self._at)
+        content = self._file.read(min(len(buffer), max(0, self._size - self._at)))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
