@@ -1,12 +1,13 @@
 """The command line: one subcommand a job, each a thin call into the package.
 
-Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos), 2 wrong use.
+Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos, unless tables hold the errors), 2 wrong use.
 With `--json -`, standard output holds the JSON and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -20,10 +21,11 @@ from timesformer import __version__
 if TYPE_CHECKING:
     from timesformer.evaluation.evaluate import Evaluation
     from timesformer.evaluation.protocols import Clips
-    from timesformer.predictor import VideoClassifier
+    from timesformer.predictor import ClassifierSource, VideoClassifier
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
+    from timesformer.video.shards import VideoPath
 
 MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder or hub id of Hugging Face's TimeSformer"
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
@@ -119,7 +121,10 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = command("predict", _predict, "classify videos")
     _add_model(predict)
-    predict.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, or folder of frames")
+    predict.add_argument(
+        "videos", nargs="+", metavar="VIDEO",
+        help="video file, or folder of frames; with --out FOLDER.parquet also folders, lists and shards of videos",
+    )  # fmt: skip
     predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
     _add_speed(predict)
     _add_views(predict)
@@ -127,11 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--timeline", action="store_true", help="scores over the time of each video, as OUT/NAME.png, .csv and .json"
     )
-    predict.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for timelines (default: here)")
+    predict.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="FOLDER.parquet: labels and scores of many videos, as tables in this folder; it goes on where it was cut "
+        "off. With --timeline: folder for timelines (default: here)",
+    )  # fmt: skip
     predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
     predict.add_argument(
         "--threshold", type=float, default=0.5, help="score from which a class is in a segment (default: %(default)s)"
     )
+    _add_bulk(predict)
     _add_json(predict)
 
     explain = command("explain", _explain, "show what a model looks at in a video")
@@ -147,12 +157,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(embed)
     embed.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, labelled or not")
     embed.add_argument("--split", choices=["train", "val", "test"], default="test", help="of DATA (default: test)")
-    embed.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.safetensors)")
+    embed.add_argument(
+        "--out", type=Path, required=True, metavar="FILE",
+        help="file to write (.safetensors); or FOLDER.parquet, for tables in this folder",
+    )  # fmt: skip
     _add_speed(embed)
     _add_views(embed)
     embed.set_defaults(clips=1, crops=1)
-    embed.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
-    _add_time_limit(embed)
+    _add_bulk(embed)
 
     draw = command("map", _map, "draw features as a map (t-SNE), or name the videos most like one")
     draw.add_argument("features", metavar="FEATURES", type=Path, help="file that `embed` wrote")
@@ -264,17 +276,21 @@ def _add_speed(parser: argparse.ArgumentParser) -> None:
 
 def _classifier(args: argparse.Namespace) -> VideoClassifier:
     """The model of a command, rewritten for speed if it is asked for."""
-    from timesformer.predictor import VideoClassifier
+    return _source(args).load()
+
+
+def _source(args: argparse.Namespace) -> ClassifierSource:
+    from timesformer.predictor import ClassifierSource
     from timesformer.video.datasets import read_videos, splits
 
-    classifier = VideoClassifier.from_pretrained(args.model, classes=args.classes, **_options(args.set))
+    source = ClassifierSource(args.model, args.classes, _options(args.set))
     if not (getattr(args, "dtype", None) or getattr(args, "backend", None)):
-        return classifier
+        return source
     own = splits(args.calibrate) if args.calibrate else []
     split = next((name for name in ("train", "val", "test") if name in own), "train")
     videos = read_videos(args.calibrate, split).items if args.calibrate else ()
-    some = [item.path for item in videos[:: max(1, len(videos) // CALIBRATION)][:CALIBRATION]]
-    return classifier.prepared(args.dtype or "float32", backend=args.backend or "torch", calibration=some)
+    some = tuple(item.path for item in videos[:: max(1, len(videos) // CALIBRATION)][:CALIBRATION])
+    return dataclasses.replace(source, dtype=args.dtype, backend=args.backend, calibration=some)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -294,6 +310,18 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         "--clips", type=_clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
     )
     parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)")
+
+
+def _add_bulk(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    _add_time_limit(parser)
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local",
+        help="for --out FOLDER.parquet: this machine, or Ray, on the cluster of RAY_ADDRESS (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--replicas", type=_count, metavar="N", help="with ray: models at a time, at most (default: one a GPU, or one)"
+    )
 
 
 def _add_time_limit(parser: argparse.ArgumentParser) -> None:
@@ -342,8 +370,6 @@ def _sweep(text: str) -> tuple[Literal["frames", "size"], list[int]]:
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
     """Model options from `key=value` texts."""
-    import dataclasses
-
     import yaml
 
     from timesformer.model.timesformer import ModelConfig
@@ -370,8 +396,6 @@ def _clips(text: str) -> Clips:
 
 
 def _train(args: argparse.Namespace) -> int:
-    import dataclasses
-
     from timesformer.display import TrainingDisplay
     from timesformer.explain.report import read_epochs, write_report
     from timesformer.predictor import VideoClassifier
@@ -516,6 +540,15 @@ def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
     from timesformer.video.decode import VideoError
 
+    if _is_table(args.out) and args.timeline:
+        raise ValueError(f"--out {args.out}: timelines are written into a folder, not as tables")
+    if args.out and not (args.timeline or _is_table(args.out)):
+        raise ValueError(f"--out {args.out}: must end in .parquet, or be a folder for --timeline")
+    _check_engine(args)
+    if _is_table(args.out):
+        from timesformer.evaluation.bulk import find_inputs
+
+        return _bulk(args, "labels", find_inputs(args.videos))
     classifier = _classifier(args)
     if args.timeline:
         return _timelines(args, classifier)
@@ -541,6 +574,43 @@ def _predict(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _is_table(out: Path | None) -> bool:
+    return out is not None and out.suffix == ".parquet"
+
+
+def _check_engine(args: argparse.Namespace) -> None:
+    if (args.engine == "ray" or args.replicas) and not _is_table(args.out):
+        raise ValueError("--engine ray, --replicas: only with --out FOLDER.parquet")
+    if args.replicas and args.engine != "ray":
+        raise ValueError("--replicas: only with --engine ray")
+
+
+def _bulk(args: argparse.Namespace, want: Literal["labels", "features"], videos: Sequence[VideoPath]) -> int:
+    from timesformer.display import track
+    from timesformer.distributed import process_group, rank
+    from timesformer.evaluation.bulk import BulkJob, run_bulk
+    from timesformer.evaluation.ray_engine import ray_engine
+
+    job = BulkJob(
+        _source(args), tuple(videos), want, top=getattr(args, "top", 1), clips=args.clips, crops=args.crops,
+        workers=args.workers, time_limit=args.time_limit,
+    )  # fmt: skip
+    engine = ray_engine(args.replicas) if args.engine == "ray" else None
+    with process_group():
+        console.quiet = rank() > 0
+        with track(console, want, len(videos)) as advance:
+            try:
+                result = run_bulk(job, args.out, engine=engine, on_videos=advance)
+            except KeyboardInterrupt:
+                console.print("interrupted: the same command goes on from here")
+                return 1
+        if rank() == 0:
+            _write_json(getattr(args, "json", None), {"out": str(args.out), **dataclasses.asdict(result)})
+        told = f", {result.errors} of them with an error" if result.errors else ""
+        console.print(f"written: {args.out}, {result.videos} rows{told}", soft_wrap=True)
+    return 0
+
+
 def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
     from timesformer.display import track_total
     from timesformer.evaluation.timeline import timeline
@@ -558,7 +628,7 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
             results.append({"video": video, "error": str(error)})
             console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
             continue
-        found.write(args.out / Path(video).name, args.threshold)
+        found.write((args.out or Path()) / Path(video).name, args.threshold)
         results.append(found.to_json(args.threshold))
         if args.json != "-":
             print(video)
@@ -633,6 +703,9 @@ def _embed(args: argparse.Namespace) -> int:
     from timesformer.evaluation.features import embed
     from timesformer.video.datasets import read_unlabelled
 
+    _check_engine(args)
+    if _is_table(args.out):
+        return _bulk(args, "features", [item.path for item in read_unlabelled(args.data, args.split).items])
     with process_group():
         console.quiet = rank() > 0
         classifier = _classifier(args)

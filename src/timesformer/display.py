@@ -22,11 +22,11 @@ def _progress(console: Console, *columns: TextColumn) -> Progress:
 
 
 @contextmanager
-def track(console: Console, job: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar; what is yielded is called once for each thing done."""
+def track(console: Console, job: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar; what is yielded is called once for each thing done, or with how many."""
     with _progress(console) as progress:
         task = progress.add_task(job, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda count=1: progress.advance(task, count)
 
 
 @contextmanager

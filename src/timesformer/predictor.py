@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class VideoClassifier:
         """
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
-        return self._best(self.scores(video, clips=clips, crops=crops), top)
+        return self.best(self.scores(video, clips=clips, crops=crops), top)
 
     def stream(
         self, frames: Iterable[NDArray[np.uint8] | torch.Tensor], *, hop: int | None = None, top: int = 5
@@ -157,11 +158,46 @@ class VideoClassifier:
     def _label(self, kept: Sequence[torch.Tensor], top: int) -> list[tuple[str, float]]:
         indices = sampling.centre_clip(len(kept), self.preprocessing.num_frames, self.preprocessing.stride)
         logits = view_logits(self.model, torch.stack([kept[index] for index in indices])[None])
-        return self._best(PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label), top)
+        return self.best(PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label), top)
 
-    def _best(self, scores: torch.Tensor, top: int) -> list[tuple[str, float]]:
+    def best(self, scores: torch.Tensor, top: int) -> list[tuple[str, float]]:
+        """The classes of highest score (classes,), best first."""
         values, indices = scores.topk(min(top, len(self.classes)))
         return [(self.classes[index], score) for index, score in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class ClassifierSource:
+    """How a process gets a classifier, for jobs of several processes.
+
+    Attributes:
+        model, classes, options: as `VideoClassifier.from_pretrained` takes them.
+        dtype, backend: what the model is rewritten for; as it is, by default.
+        calibration: videos that ranges of 8 bits are taken from.
+    """
+
+    model: str | Path
+    classes: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    dtype: Dtype | None = None
+    backend: Backend | None = None
+    calibration: tuple[VideoPath, ...] = ()
+
+    def load(self) -> VideoClassifier:
+        """The classifier, rewritten for speed if it is asked for."""
+        return self.rewritten(self.plain())
+
+    def plain(self) -> VideoClassifier:
+        """The classifier as it is stored."""
+        return VideoClassifier.from_pretrained(self.model, classes=self.classes, **self.options)
+
+    def rewritten(self, classifier: VideoClassifier) -> VideoClassifier:
+        """The same, rewritten for speed if it is asked for."""
+        if not (self.dtype or self.backend):
+            return classifier
+        return classifier.prepared(
+            self.dtype or "float32", backend=self.backend or "torch", calibration=self.calibration
+        )
 
 
 def _usual_preprocessing(model: VideoModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import PackedVideo, VideoPath
 from timesformer.video.transforms import TrainTransform
-from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
+from timesformer.workers import QUICKEST, JobError, Method, WorkerLost, Workers, at_step
 
 K = TypeVar("K", contravariant=True)
 S = TypeVar("S", covariant=True)
@@ -165,19 +165,31 @@ def load(
     Raises whatever else the dataset raises.
     """
     keys = ((key,) for key in sampler) if sampler is not None else batch_sampler or ()
-    jobs = (_Batch(tuple(batch), {}) for batch in keys)
     if workers == 0:
         make = _make_batches(dataset, collate_fn, threads=None)
-        yield from map(make, jobs)
+        yield from (make(_Batch(tuple(batch))) for batch in keys)
         return
     # Workers may be forked: garbage with threads of its own, such as a decoder that someone left open, must be gone by
     # then, since collecting it in a process that lacks those threads never ends.
     gc.collect()
-    with Workers(_make_batches, (dataset, collate_fn), count=workers, method=QUICKEST) as pool:
-        for _, batch in pool.results(jobs, time_limit, in_order=True, again=_without):
-            if isinstance(batch, JobError):
-                raise batch.__cause__ or batch
-            yield batch
+    with loaders(dataset, workers=workers, collate_fn=collate_fn, method=QUICKEST) as pool:
+        yield from load_by(pool, keys, time_limit)
+
+
+def loaders(
+    dataset: Videos[K, S], *, workers: int, collate_fn: Callable[[Sequence[S]], Any] | None = None, method: Method
+) -> Workers:
+    """Processes for `load_by`, for whoever keeps them longer than `load` does."""
+    return Workers(_make_batches, (dataset, collate_fn), count=workers, method=method)
+
+
+def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float) -> Iterator[Any]:
+    """The batches of these keys, made by `loaders`, in order; see `load`."""
+    jobs = (_Batch(tuple(batch)) for batch in keys)
+    for _, batch in pool.results(jobs, time_limit, in_order=True, again=_without):
+        if isinstance(batch, JobError):
+            raise batch.__cause__ or batch
+        yield batch
 
 
 @dataclass(frozen=True)
@@ -185,7 +197,7 @@ class _Batch:
     """Keys of a batch, and by their places in it those to be left out, with the reason."""
 
     keys: tuple[Any, ...]
-    lost: dict[int, str]
+    lost: dict[int, str] = field(default_factory=dict)
 
 
 def _make_batches(

@@ -1,0 +1,249 @@
+"""Labels or features of any number of videos as Parquet, a row for each, by one machine or by many.
+
+A job is cut into parts of `PART` videos, each a file of the output folder, and these into blocks, which go through the
+model at once. An engine maps blocks to rows: `local_engine` here, `timesformer.evaluation.ray_engine` on a cluster. As
+blocks are the same for both, so are the rows. What is written stays: a job that was cut off goes on with the parts that
+are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from timesformer import distributed
+from timesformer.evaluation.evaluate import ViewDataset
+from timesformer.evaluation.protocols import PROTOCOLS, Clips
+from timesformer.evaluation.views import in_batches, usual_batch
+from timesformer.files import check_same_job, replace_file
+from timesformer.predictor import ClassifierSource, VideoClassifier
+from timesformer.video.clips import TIME_LIMIT, BadVideo, load
+from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find_videos, read_list, read_unlabelled
+from timesformer.video.decode import is_video_path
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.shards import VideoPath, find_packed, read_shards
+
+PART = 256  # videos of a file of the output, which are lost at most when a job is cut off
+
+Row = dict[str, Any]
+Views = tuple[int, "Tensor | BadVideo"]  # of the video of this number
+Engine = Callable[["BulkJob", VideoClassifier, Sequence[range]], Iterator[tuple[range, list[Row]]]]
+
+
+@dataclass(frozen=True)
+class BulkJob:
+    """What is wanted of which videos.
+
+    Attributes:
+        source: the model.
+        videos: the inputs; the same one may occur twice.
+        want: `labels` with their scores, or `features`.
+        top: labels of a video.
+        clips, crops: the views of a video, see `load_views`.
+        workers: processes that decode.
+        time_limit: seconds to decode a video.
+    """
+
+    source: ClassifierSource
+    videos: tuple[VideoPath, ...]
+    want: Literal["labels", "features"]
+    top: int = 5
+    clips: Clips = 1
+    crops: int = 1
+    workers: int = 2
+    time_limit: float = TIME_LIMIT
+
+    def dataset(self, preprocessing: Preprocessing) -> ViewDataset:
+        """The views of the videos, as a model takes them."""
+        items = tuple(VideoItem(path, ()) for path in self.videos)
+        videos = VideoList(items, (), False, "")
+        return ViewDataset(videos, preprocessing, self.clips, self.crops, PROTOCOLS["paper"])
+
+    def parts(self) -> list[range]:
+        """The numbers of the videos of each part."""
+        count = len(self.videos)
+        return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
+
+    def blocks(self, part: range, preprocessing: Preprocessing) -> list[range]:
+        """The numbers of the videos of a part that go through the model together."""
+        size = 1 if self.clips == "cover" else max(1, usual_batch(preprocessing) // (self.clips * self.crops))
+        return [part[start : start + size] for start in range(0, len(part), size)]
+
+    def rows(self, classifier: VideoClassifier, block: Iterable[Views]) -> list[Row]:
+        """The rows of a block of videos: what the model makes of their views, or why there are none."""
+        told = list(block)
+        good = {number: views for number, views in told if isinstance(views, Tensor)}
+        found = self._found(classifier, good) if good else {}
+        nothing: Row = dict.fromkeys(("labels", "scores") if self.want == "labels" else ("features",))
+        rows = []
+        for number, views in told:
+            error = views.reason if isinstance(views, BadVideo) else None
+            rows.append({"path": _text(self.videos[number]), **found.get(number, nothing), "error": error})
+        return rows
+
+    def _found(self, classifier: VideoClassifier, good: dict[int, Tensor]) -> dict[int, Row]:
+        model = classifier.model
+        part_of = model if self.want == "labels" else model.features
+        sizes = [len(views) for views in good.values()]
+        batch_size = usual_batch(classifier.preprocessing)
+        values = in_batches(model, part_of, torch.cat(list(good.values())), batch_size).split(sizes)
+        found: dict[int, Row] = {}
+        for number, each in zip(good, values, strict=True):
+            if self.want == "features":
+                found[number] = {"features": each.mean(dim=0).numpy()}
+                continue
+            best = classifier.best(PROTOCOLS["paper"].scores(each, multi_label=model.multi_label), self.top)
+            found[number] = {"labels": [label for label, _ in best], "scores": [score for _, score in best]}
+        return found
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What is in the output: rows, one for each video, and how many of them have an error."""
+
+    videos: int
+    errors: int
+
+
+def find_inputs(arguments: Iterable[str | Path]) -> tuple[VideoPath, ...]:
+    """The videos that arguments mean: a video itself; all in a folder and below it, in shards, or in a list of paths.
+
+    A folder of images is a video. What is not there is kept, for its error to be told.
+
+    Raises:
+        DataError, OSError: a list, or what is at an address, can't be read.
+    """
+    found: list[VideoPath] = []
+    for argument in arguments:
+        path = Path(argument)
+        packed = find_packed(argument)
+        if packed:
+            found.append(packed)
+        elif read_shards(argument):
+            found += [item.path for item in read_unlabelled(argument).items]
+        elif path.is_dir() and not is_video_path(path):
+            found += find_videos(path)
+        elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+            found += [entry.path for entry in read_list(path)]
+        else:
+            found.append(path)
+    return tuple(found)
+
+
+def run_bulk(
+    job: BulkJob,
+    out: Path,
+    *,
+    engine: Engine | None = None,
+    on_videos: Callable[[int], None] = lambda count: None,
+) -> BulkResult:
+    """Write a row for each video into OUT/part-000000.parquet, ..., in the order of the videos; go on if cut off.
+
+    Rows have `path`, either `labels` and `scores` (lists, best first) or `features` (a list of floats), and `error`,
+    null or why there are none. Where `torchrun` started several processes, each does its share of the parts.
+
+    Args:
+        job: what is wanted.
+        out: folder for the parts.
+        engine: where it is done; `local_engine` by default.
+        on_videos: called with the number of videos of each block that is done.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        ValueError: there are no videos, top is below 1, or the folder holds parts of another job.
+    """
+    write = _writer(job)
+    if not job.videos or job.top < 1:
+        raise ValueError(f"{len(job.videos)} videos, top={job.top}: each must be at least 1")
+    classifier = job.source.plain()
+    identity = _identity(job, classifier)
+    check_same_job(out / "_job.json", identity, "the output for other videos, another model or other views")
+    files = {part: out / f"part-{number:06}.parquet" for number, part in enumerate(job.parts())}
+    mine = list(files)[distributed.rank() :: distributed.world_size()]
+    left = [part for part in mine if not files[part].exists()]
+    on_videos(sum(len(part) for part in mine if part not in left))
+    part_of = {block: part for part in left for block in job.blocks(part, classifier.preprocessing)}
+    done: dict[range, dict[int, list[Row]]] = defaultdict(dict)
+    for block, rows in (engine or local_engine)(job, classifier, list(part_of)) if left else ():
+        part = part_of[block]
+        done[part][block.start] = rows
+        on_videos(len(block))
+        if sum(map(len, done[part].values())) == len(part):
+            blocks = done.pop(part)
+            write(files[part], [row for start in sorted(blocks) for row in blocks[start]])
+    distributed.gather(None)  # wait for all
+    return BulkResult(len(job.videos), sum(_errors(file) for file in files.values()))
+
+
+def local_engine(
+    job: BulkJob, classifier: VideoClassifier, blocks: Sequence[range]
+) -> Iterator[tuple[range, list[Row]]]:
+    """Decode in processes of this machine, and run the model in this one."""
+    classifier = job.source.rewritten(classifier)
+    views = load(
+        job.dataset(classifier.preprocessing), sampler=(number for block in blocks for number in block),
+        workers=job.workers, time_limit=job.time_limit,
+    )  # fmt: skip
+    for block in blocks:
+        yield block, job.rows(classifier, [next(views) for _ in block])
+
+
+def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
+    """What must be the same for a job to go on."""
+    weights = hashlib.sha256(repr(classifier.classes).encode())
+    for name, value in sorted(classifier.model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    videos = hashlib.sha256("\n".join(_text(path) for path in job.videos).encode())
+    about: dict[str, Any] = {"videos": len(job.videos), "digest": videos.hexdigest(), "want": job.want, "part": PART}
+    about |= {
+        "top": job.top,
+        "clips": job.clips,
+        "crops": job.crops,
+        "dtype": job.source.dtype,
+        "backend": job.source.backend,
+    }
+    about |= {"model": weights.hexdigest(), "preprocessing": classifier.preprocessing.to_dict()}
+    return json.dumps(about)
+
+
+def _writer(job: BulkJob) -> Callable[[Path, list[Row]], None]:
+    pa, parquet = _pyarrow()
+    floats = pa.list_(pa.float32())
+    columns = {"labels": pa.list_(pa.string()), "scores": floats} if job.want == "labels" else {"features": floats}
+    schema = pa.schema({"path": pa.string(), **columns, "error": pa.string()})
+
+    def write(file: Path, rows: list[Row]) -> None:
+        with replace_file(file) as new:
+            parquet.write_table(pa.Table.from_pylist(rows, schema=schema), new)
+
+    return write
+
+
+def _errors(file: Path) -> int:
+    _, parquet = _pyarrow()
+    errors = parquet.read_table(file, columns=["error"])["error"]
+    return len(errors) - int(errors.null_count)
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError(f"Parquet needs the extra `bulk`: pip install 'timesformer[bulk]' ({error})") from error
+    return pyarrow, parquet
+
+
+def _text(path: VideoPath) -> str:
+    """A path as text, also where its name is none."""
+    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")

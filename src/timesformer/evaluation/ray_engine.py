@@ -1,0 +1,94 @@
+"""Bulk inference by Ray Data: decoding on CPUs, the model on GPUs where there are any, on one machine or a cluster."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from timesformer.evaluation.bulk import BulkJob, Engine, Row
+from timesformer.predictor import VideoClassifier
+from timesformer.video.clips import load_by, loaders
+from timesformer.video.preprocessing import Preprocessing
+
+_Block = dict[str, Any]  # a row of Ray Data: start and stop of a block of videos, and what became of it, pickled
+
+
+def ray_engine(replicas: int | None = None) -> Engine:
+    """An engine on the cluster of RAY_ADDRESS, or on a Ray of this machine's own.
+
+    Actors are as many as there is work for: up to `BulkJob.workers` that decode, each with a CPU, and `replicas` with a
+    model, each with a GPU or else a CPU. What is lost with a machine is done again by others.
+
+    Args:
+        replicas: models at a time; by default one for each GPU, or one.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    try:
+        import ray
+        from ray.data import ActorPoolStrategy
+    except ImportError as error:
+        raise ImportError(f"this engine needs the extra `ray`: pip install 'timesformer[ray]' ({error})") from error
+
+    def engine(job: BulkJob, classifier: VideoClassifier, blocks: Sequence[range]) -> Iterator[tuple[range, list[Row]]]:
+        started = not ray.is_initialized()
+        if started:
+            ray.init(**({} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}))
+        try:
+            gpus = int(ray.cluster_resources().get("GPU", 0))
+            rows = [{"start": block.start, "stop": block.stop} for block in blocks]
+            decoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+                _Decoder,
+                fn_constructor_args=(job, classifier.preprocessing),
+                compute=ActorPoolStrategy(min_size=1, max_size=job.workers),
+                num_cpus=1,
+            )
+            found = decoded.map(
+                _Model,
+                fn_constructor_args=(job,),
+                compute=ActorPoolStrategy(min_size=1, max_size=replicas or max(1, gpus)),
+                **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+            )
+            for row in found.iter_rows():
+                yield range(row["start"], row["stop"]), pickle.loads(row["content"])
+        finally:
+            if started:
+                ray.shutdown()
+
+    return engine
+
+
+class _Decoder:
+    """Views of the videos of a block. It decodes in a process of its own, which may be lost."""
+
+    def __init__(self, job: BulkJob, preprocessing: Preprocessing) -> None:
+        self.job = job
+        # Started afresh: a copy of this process would have Ray's locks, but not its threads.
+        self.pool = loaders(job.dataset(preprocessing), workers=1, method="spawn").__enter__()
+
+    def __call__(self, block: _Block) -> _Block:
+        numbers = [(number,) for number in range(block["start"], block["stop"])]
+        views = [
+            (number, views.numpy() if isinstance(views, torch.Tensor) else views)
+            for number, views in load_by(self.pool, numbers, self.job.time_limit)
+        ]
+        return {**block, "content": pickle.dumps(views)}
+
+
+class _Model:
+    """Rows of the videos of a block."""
+
+    def __init__(self, job: BulkJob) -> None:
+        self.job, self.classifier = job, job.source.load()
+
+    def __call__(self, block: _Block) -> _Block:
+        views = [
+            (number, torch.from_numpy(views) if hasattr(views, "shape") else views)
+            for number, views in pickle.loads(block["content"])
+        ]
+        return {**block, "content": pickle.dumps(self.job.rows(self.classifier, views))}
