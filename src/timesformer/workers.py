@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -109,7 +110,7 @@ class Worker:
             elif self.remaining(seconds) > 0:
                 return None
             else:
-                raise self._lost(f"takes more than {seconds:g} s to decode")
+                raise self._lost(f"takes more than {seconds:g} s")
         except JobError as error:
             result = error
         except WorkerLost as lost:
@@ -272,6 +273,7 @@ def _serve(
     _clock = clock
     for sign in (signal.SIGINT, signal.SIGTERM):  # what ends a job reaches all its processes; the main one decides
         signal.signal(sign, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             do = make(*arguments)
@@ -280,9 +282,6 @@ def _serve(
             return
         pipe.send((True, None))
         while True:
-            while not pipe.poll(_PATIENCE):  # which does not end while a sibling that was forked has its other end
-                if os.getppid() != parent:
-                    return
             clock[0], job = pipe.recv()
             at_step(0)
             try:
@@ -293,6 +292,13 @@ def _serve(
             else:
                 clock[2] = 0
                 pipe.send(answer)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: it may hang, and siblings that were forked keep its pipe open."""
+    while os.getppid() == parent:
+        time.sleep(_PATIENCE)
+    os._exit(1)
 
 
 def _tell(pipe: Connection, error: Exception) -> None:

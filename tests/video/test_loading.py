@@ -71,7 +71,7 @@ def test_a_video_that_hangs_or_crashes_is_left_out_of_its_batch(videos: VideoLis
     found = batches(videos, 2)
     assert [batch.bad for batch in found] == [
         (
-            BadVideo(hangs, f"{hangs}: takes more than 2 s to decode"),
+            BadVideo(hangs, f"{hangs}: takes more than 2 s"),
             BadVideo(crashes, f"{crashes}: crashes the decoder (SIGSEGV)"),
         ),
         (),

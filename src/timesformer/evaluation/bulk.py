@@ -189,12 +189,17 @@ def local_engine(
 ) -> Iterator[tuple[range, list[Row]]]:
     """Decode in processes of this machine, and run the model in this one."""
     classifier = job.source.rewritten(classifier)
-    views = load(
-        job.dataset(classifier.preprocessing), sampler=(number for block in blocks for number in block),
-        workers=job.workers, time_limit=job.time_limit,
-    )  # fmt: skip
-    for block in blocks:
-        yield block, job.rows(classifier, [next(views) for _ in block])
+    block_of = {number: block for block in blocks for number in block}
+    begun: dict[range, dict[int, Tensor | BadVideo]] = defaultdict(dict)
+    for number, views in load(
+        job.dataset(classifier.preprocessing), sampler=block_of,
+        workers=job.workers, time_limit=job.time_limit, in_order=False,
+    ):  # fmt: skip
+        block = block_of[number]
+        begun[block][number] = views
+        if len(begun[block]) == len(block):
+            whole = begun.pop(block)
+            yield block, job.rows(classifier, [(each, whole[each]) for each in block])
 
 
 def _identity(job: BulkJob, classifier: VideoClassifier) -> str:

@@ -151,8 +151,9 @@ def load(
     batch_sampler: Iterable[Sequence[K]] | None = None,
     collate_fn: Callable[[Sequence[S]], Any] | None = None,
     time_limit: float = TIME_LIMIT,
+    in_order: bool = True,
 ) -> Iterator[Any]:
-    """The samples of a dataset in order, or its batches, made by worker processes.
+    """The samples of a dataset, or its batches, made by worker processes.
 
     Args:
         dataset: gives a sample for each key.
@@ -161,6 +162,7 @@ def load(
         collate_fn: makes a batch of samples, in the worker process; without, a batch is its first sample.
         time_limit: seconds for a video; the process of one that takes longer, or crashes, is replaced, and
             `dataset.failed` stands for its sample.
+        in_order: of the keys; otherwise as they are done, so that none waits for one that hangs.
 
     Raises whatever else the dataset raises.
     """
@@ -173,7 +175,7 @@ def load(
     # then, since collecting it in a process that lacks those threads never ends.
     gc.collect()
     with loaders(dataset, workers=workers, collate_fn=collate_fn, method=QUICKEST) as pool:
-        yield from load_by(pool, keys, time_limit)
+        yield from load_by(pool, keys, time_limit, in_order=in_order)
 
 
 def loaders(
@@ -183,10 +185,10 @@ def loaders(
     return Workers(_make_batches, (dataset, collate_fn), count=workers, method=method)
 
 
-def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float) -> Iterator[Any]:
-    """The batches of these keys, made by `loaders`, in order; see `load`."""
+def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float, *, in_order: bool = True) -> Iterator[Any]:
+    """The batches of these keys, made by `loaders`; see `load`."""
     jobs = (_Batch(tuple(batch)) for batch in keys)
-    for _, batch in pool.results(jobs, time_limit, in_order=True, again=_without):
+    for _, batch in pool.results(jobs, time_limit, in_order=in_order, again=_without):
         if isinstance(batch, JobError):
             raise batch.__cause__ or batch
         yield batch
