@@ -14,6 +14,7 @@ from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import load_by, loaders
 from timesformer.video.preprocessing import Preprocessing
 
+_MOST_TASKS = 10_000  # that Ray keeps account of at a time
 _Block = dict[str, Any]  # a row of Ray Data: start and stop of a block of videos, and what became of it, pickled
 
 
@@ -42,7 +43,7 @@ def ray_engine(replicas: int | None = None) -> Engine:
         try:
             gpus = int(ray.cluster_resources().get("GPU", 0))
             rows = [{"start": block.start, "stop": block.stop} for block in blocks]
-            decoded = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            decoded = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_TASKS)).map(
                 _Decoder,
                 fn_constructor_args=(job, classifier.preprocessing),
                 compute=ActorPoolStrategy(min_size=1, max_size=job.workers),

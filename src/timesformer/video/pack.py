@@ -66,7 +66,7 @@ def pack(
     """Pack all videos of a dataset, of all its splits, with their labels.
 
     Each video is decoded to its end first; one that can't be is left out and listed in `bad_videos.txt`. A job that is
-    cut off goes on when it is started again: shards that are complete stay.
+    cut off goes on when it is started again: shards that are complete, which a `.json` beside them tells, stay.
 
     Args:
         data: as `read_unlabelled` takes it, labelled or not.

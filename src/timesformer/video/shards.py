@@ -121,7 +121,7 @@ def _entry(folder: str, entry: dict[str, Any]) -> tuple[PackedVideo, str, tuple[
 
 def find_packed(path: str | Path) -> PackedVideo | None:
     """The video that `str` of a PackedVideo names; None if there is none."""
-    shard, inside, name = str(path).partition(".tar/")
+    shard, inside, name = (path if isinstance(path, str) else path.as_posix()).partition(".tar/")
     if not inside or (not is_address(shard) and not Path(f"{shard}.tar").is_file()):
         return None
     folder = shard.rpartition("/")[0] or ("" if shard.startswith("/") else ".")
