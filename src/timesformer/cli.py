@@ -746,7 +746,7 @@ def _serve(args: argparse.Namespace) -> int:
         import uvicorn
 
         from timesformer.app.server import Limits, create_app
-        from timesformer.app.worker import JobError
+        from timesformer.workers import JobError, WorkerLost
     except ImportError as error:
         raise ImportError(f"serve needs the extra `web`: pip install 'timesformer[web]' ({error})") from error
     import os
@@ -759,7 +759,7 @@ def _serve(args: argparse.Namespace) -> int:
     )
     try:
         app.state.pool.start()  # here, so that a model that can't be loaded is one clear error
-    except JobError as error:
+    except (JobError, WorkerLost) as error:
         raise ValueError(str(error)) from error
     console.print(f"http://{args.host}:{args.port}   (ends with Ctrl-C)")
     uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
