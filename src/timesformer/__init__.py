@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from timesformer.export import export_model
     from timesformer.model.image_init import init_from_vit
     from timesformer.model.inference import prepare
     from timesformer.model.timesformer import ModelConfig, TimeSformer
@@ -14,13 +15,23 @@ if TYPE_CHECKING:
     from timesformer.predictor import VideoClassifier
 
 __version__ = "0.1.0"
-__all__ = ["ModelConfig", "TimeSformer", "VideoClassifier", "create_model", "init_from_vit", "load_model", "prepare"]
+__all__ = [
+    "ModelConfig",
+    "TimeSformer",
+    "VideoClassifier",
+    "create_model",
+    "export_model",
+    "init_from_vit",
+    "load_model",
+    "prepare",
+]
 
 _HOMES = {
     "ModelConfig": "model.timesformer",
     "TimeSformer": "model.timesformer",
     "VideoClassifier": "predictor",
     "create_model": "model.variants",
+    "export_model": "export",
     "init_from_vit": "model.image_init",
     "load_model": "model.weights",
     "prepare": "model.inference",

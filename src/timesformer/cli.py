@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a user needs."""
+    from timesformer.export import ExportError
     from timesformer.model.tensors import WeightsError
     from timesformer.training.loop import TrainingError
     from timesformer.training.recipe import RecipeError
@@ -61,6 +62,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         ImportError,
         MemoryError,
         WeightsError,
+        ExportError,
         TrainingError,
         RecipeError,
         DataError,
@@ -208,6 +210,21 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     convert.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     _add_options(convert)
+
+    export = command("export", _export, "write a model for programs that know nothing of this one")
+    _add_model(export)
+    export.add_argument(
+        "--to", required=True, choices=["onnx", "torch", "aoti"],
+        help="ONNX, a program of torch.export, or one that AOTInductor compiled for this processor",
+    )  # fmt: skip
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write (.onnx; else .pt2)")
+    export.add_argument(
+        "--video", nargs="+", action="extend", default=[], metavar="FILE", help="also compare the logits on these"
+    )
+    export.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest difference of a logit to let pass (default: %(default)s)"
+    )
+    _add_json(export)
 
     profile = command("profile", _profile, "parameters, multiply-accumulates, memory and time of a model")
     profile.add_argument(
@@ -643,6 +660,16 @@ def _convert(args: argparse.Namespace) -> int:
 
     convert(args.source, args.destination, args.to, classes=args.classes, **_options(args.set))
     console.print(f"written: {args.destination}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from timesformer.export import export_model
+
+    done = export_model(_classifier(args), args.out, args.to, videos=args.video, tolerance=args.tolerance)
+    _write_json(args.json, done.to_json())
+    if args.json != "-":
+        print("\n".join(done.lines()))
     return 0
 
 

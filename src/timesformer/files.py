@@ -13,9 +13,9 @@ from typing import Any
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it becomes `path` when the block ends without an error."""
+    """Yield a temporary path of the same suffix to write to; it becomes `path` when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield new
         with new.open("r+b") as file:  # on disk before it takes the name: a power cut leaves the old file or the new

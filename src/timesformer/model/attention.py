@@ -149,10 +149,12 @@ class Lookup:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # once, and not for every taking
         outs = []
         for queries, keys in table:
-            # On a CPU a few groups at a time, so that what is taken is still in the cache when it is used.
-            few = q.device.type == "cpu" and not is_traced()
-            groups = max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2])) if few else len(keys)
-            for some, theirs in zip(queries.split(groups), keys.split(groups), strict=True):
+            parts = [(queries, keys)]
+            if q.device.type == "cpu" and not is_traced():
+                # A few groups at a time, so that what is taken is still in the cache when it is used.
+                groups = max(1, _CACHED // (k.shape[0] * keys.shape[1] * k.shape[2]))
+                parts = list(zip(queries.split(groups), keys.split(groups), strict=True))
+            for some, theirs in parts:
                 out = mix(_take(q, some), _take(k, theirs), _take(v, theirs))
                 outs.append(rearrange(out, "(b g) n d -> b (g n) d", b=q.shape[0]))
         order = torch.cat([queries.flatten() for queries, _ in table]).argsort()

@@ -66,6 +66,7 @@ class VideoModel(nn.Module):
     Attributes:
         architecture: its name in `config.json`.
         config: what the model was made from.
+        head: from features to logits.
         classes: names of the classes, one a logit, where known; saved with the model.
         multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
         preprocessing: how a video becomes this model's input, where known; saved with the model
@@ -75,6 +76,7 @@ class VideoModel(nn.Module):
 
     architecture: ClassVar[str]
     config: VideoConfig
+    head: nn.Module
 
     def __init__(self) -> None:
         super().__init__()

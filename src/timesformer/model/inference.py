@@ -72,7 +72,7 @@ def prepare(
     if backend == "openvino":
         from timesformer.model.openvino import OnOpenVINO
 
-        return OnOpenVINO(Prepared(model, torch.float32, PlainLinear), dtype, clips)
+        return OnOpenVINO(model, dtype, clips)
     if compile:
         prepared = Prepared(model, getattr(torch, dtype), PlainLinear)
         prepared.compile()
@@ -106,10 +106,11 @@ class Prepared(FrozenModel):
         # The plain model's own embedding, final norm and head.
         self.plain = copy.deepcopy(model).eval().requires_grad_(False).to(dtype)
         self.plain.blocks = nn.ModuleList()
+        self.head = self.plain.head
 
     @torch.inference_mode()
     def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.plain.head(self._features(clip))
+        logits: Tensor = self.head(self._features(clip))
         return logits.float()
 
     @torch.inference_mode()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from timesformer.model.base import FrozenModel
+from timesformer.model.graph import FeaturesAndLogits, trace
+from timesformer.model.timesformer import TimeSformer
 
 if TYPE_CHECKING:
-    from timesformer.model.inference import Dtype, Prepared
+    from timesformer.model.inference import Dtype
 
 _INSTALL = "pip install 'timesformer[openvino]'"
 
@@ -20,22 +22,15 @@ class OnOpenVINO(FrozenModel):
 
     architecture = "timesformer"
 
-    def __init__(self, prepared: Prepared, dtype: Dtype, calibration: list[Tensor]) -> None:
-        super().__init__(prepared)
+    def __init__(self, model: TimeSformer, dtype: Dtype, calibration: list[Tensor]) -> None:
+        super().__init__(model)
         try:
             import openvino
         except ImportError as error:
             raise ImportError(f"backend='openvino' is not installed: {_INSTALL}") from error
-        config = prepared.config
+        config = model.config
         shape = (config.in_channels, config.num_frames, *config.frame_size)
-        for _, step in config.steps:
-            step.comparisons(config.grid)  # makes its table of indices, if any, which must be a real one
-        batch = {"clip": {0: torch.export.Dim("batch")}}
-        with torch.no_grad():
-            exported = torch.export.export(
-                _FeaturesAndLogits(prepared), (torch.zeros(2, *shape),), dynamic_shapes=batch
-            )
-        graph = openvino.convert_model(exported)
+        graph = openvino.convert_model(trace(FeaturesAndLogits(model), shape[1:]))
         if dtype == "int8":
             graph = _quantised(graph, calibration)
         precision = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16"}[dtype]
@@ -55,16 +50,6 @@ class OnOpenVINO(FrozenModel):
 
     def features(self, clip: Tensor) -> Tensor:
         return self._run(clip)[0]
-
-
-class _FeaturesAndLogits(nn.Module):
-    def __init__(self, prepared: Prepared) -> None:
-        super().__init__()
-        self.prepared = prepared
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.prepared._features(clip)
-        return features, self.prepared.plain.head(features)
 
 
 def _quantised(graph: object, clips: list[Tensor]) -> object:
