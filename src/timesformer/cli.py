@@ -211,6 +211,13 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     _add_options(convert)
 
+    push = command("push", _push, "upload a model, with a card, to the Hugging Face hub")
+    _add_model(push)
+    push.add_argument("repository", metavar="REPO", help="its id there, owner/name; it is made where there is none")
+    push.add_argument("--private", action="store_true", help="a new repository is for its owner alone")
+    push.add_argument("--data", metavar="TEXT", help="for the card: what the model was trained on, in a sentence")
+    push.add_argument("--license", metavar="NAME", help="of the weights, as the hub names licences: apache-2.0, …")
+
     export = command("export", _export, "write a model for programs that know nothing of this one")
     _add_model(export)
     export.add_argument(
@@ -660,6 +667,16 @@ def _convert(args: argparse.Namespace) -> int:
 
     convert(args.source, args.destination, args.to, classes=args.classes, **_options(args.set))
     console.print(f"written: {args.destination}")
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from timesformer.model.card import run_folder
+    from timesformer.models import load
+
+    model = load(args.model, classes=args.classes, **_options(args.set))
+    run = run_folder(args.model)
+    print(model.push_to_hub(args.repository, run=run, data=args.data, license=args.license, private=args.private))
     return 0
 
 

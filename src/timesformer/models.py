@@ -15,6 +15,7 @@ from timesformer.baselines.slowfast import SlowFast
 from timesformer.baselines.variants import BASELINES
 from timesformer.model.base import VideoModel
 from timesformer.model.formats import read_json
+from timesformer.model.hub import download, looks_like_hub_id, published
 from timesformer.model.image_init import LoadReport, init_from_vit
 from timesformer.model.tensors import WeightsError, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
@@ -59,12 +60,16 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
         WeightsError, ValueError: as `timesformer.load_model`.
     """
     folder = model_folder(Path(source))
+    from_hub = folder is None and looks_like_hub_id(source) and not published(source)
+    if from_hub:
+        folder = download(str(source), ["config.json"]).parent
     about = read_json(folder / "config.json") if folder else None
     if folder is None or not isinstance(about, dict) or "model" not in about:
         return load_model(source, classes=classes, **overrides)
     if about.get("architecture", TimeSformer.architecture) == TimeSformer.architecture:
         return load_model(source, classes=classes, **overrides)
-    model = _load_baseline(folder, about, overrides)
+    file = download(str(source), ["model.safetensors"]) if from_hub else folder / "model.safetensors"
+    model = _load_baseline(folder, file, about, overrides)
     if classes is not None:
         model.classes = class_names(classes)
     if model.classes is not None:
@@ -72,14 +77,14 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
     return model
 
 
-def _load_baseline(folder: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
+def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
     try:
         own = build_baseline(about["architecture"], about["model"]).config
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     config = own.replace(**overrides)
     model = build_baseline(about["architecture"], dataclasses.asdict(config))
-    weights, _ = read_tensors(folder / "model.safetensors")
+    weights, _ = read_tensors(file)
     if config.num_classes == own.num_classes:
         model.classes = tuple(about["classes"]) if about.get("classes") else None
         model.multi_label = bool(about.get("multi_label"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 from safetensors.torch import save_file
@@ -108,6 +110,45 @@ class VideoModel(nn.Module):
         with replace_file(Path(folder) / "model.safetensors") as file:
             save_file({name: value.contiguous() for name, value in self.state_dict().items()}, file)
         write_json(Path(folder) / "config.json", about)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        run: str | Path | None = None,
+        data: str | None = None,
+        license: str | None = None,
+        private: bool = False,
+    ) -> str:
+        """Upload the model, with a card, to the Hugging Face hub, where `timesformer.load_model(repo_id)` finds it.
+
+        Args:
+            repo_id: `owner/name`; the repository is made where there is none.
+            run: folder of the model's run, for the card: recipe, figures and confusion matrix (see `model_card`).
+            data: for the card: what the model was trained on, in a sentence.
+            license: of the weights, as the hub names licences (`apache-2.0`, `cc-by-nc-4.0`).
+            private: whether a new repository is for its owner alone.
+
+        Returns:
+            The address of its page.
+
+        Raises:
+            ValueError, PermissionError, ConnectionError: as `timesformer.model.hub.upload`.
+            WeightsError: a file of the run can't be read.
+        """
+        from timesformer.model.card import evaluation_folder, model_card
+        from timesformer.model.hub import upload
+
+        run = Path(run) if run else None
+        with TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            self.save_pretrained(folder)
+            card = model_card(self, repo_id, run=run, data=data, license=license)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            picture = ((run and evaluation_folder(run)) or folder) / "confusion.png"
+            if picture.is_file():
+                shutil.copy(picture, folder)
+            return upload(folder, repo_id, private=private)
 
 
 class FrozenModel(VideoModel):

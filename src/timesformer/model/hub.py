@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, and the published TimeSformers by short names."""
+"""Files from and to the Hugging Face hub, and the published TimeSformers by short names."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def download(repository: str, names: Sequence[str]) -> Path:
                 f"{repository}: no file or folder here, nor a public repository on {constants.ENDPOINT}"
             ) from error
         except Exception as error:  # the library lets those of its HTTP client through
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = _first_line(error)
             raise WeightsError(
                 f"{repository}: {name} can't be downloaded from {constants.ENDPOINT}: {reason}"
             ) from error
@@ -127,6 +127,50 @@ def download(repository: str, names: Sequence[str]) -> Path:
             f"can't be reached to get {wanted}"
         )
     raise WeightsError(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
+
+
+def upload(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Put the files of a folder into a repository on the hub, which is made where there is none.
+
+    Args:
+        folder: what to upload.
+        repository: `owner/name`.
+        private: whether a new repository is for its owner alone.
+
+    Returns:
+        The address of its page.
+
+    Raises:
+        ValueError: an id that the hub does not take.
+        PermissionError: nobody is logged in, or it is not theirs to write.
+        ConnectionError: the hub can't be reached, or does not take it.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+
+    if repository.count("/") != 1:
+        raise ValueError(f"{repository}: not the id of a repository, which is owner/name")
+    if constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT):
+        raise ConnectionError(f"{repository}: not uploaded: {constants.ENDPOINT} can't be reached")
+    api = HfApi(endpoint=constants.ENDPOINT)
+    try:
+        api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
+    except HFValidationError as error:
+        raise ValueError(f"{repository}: {_first_line(error)}") from error
+    except LocalTokenNotFoundError as error:
+        raise PermissionError(f"{repository}: not uploaded: log in first (hf auth login), or set HF_TOKEN") from error
+    except Exception as error:  # the library lets those of its HTTP client through
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            who = "log in first (hf auth login), or set HF_TOKEN, as one who may write there"
+            raise PermissionError(f"{repository}: not uploaded: {who}") from error
+        raise ConnectionError(f"{repository}: not uploaded to {constants.ENDPOINT}: {_first_line(error)}") from error
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _reachable(endpoint: str) -> bool:
