@@ -278,6 +278,8 @@ def to_huggingface(model: TimeSformer) -> tuple[dict[str, Tensor], dict[str, Any
         raise WeightsError("num_classes=0: a model without a head can't be written in Hugging Face's format")
     if config.frames_apart:
         logger.warning("transformers gives logits for each frame of a space_only model: average them over the frames")
+    if model.preprocessing and model.preprocessing.get("colour", "RGB") != "RGB":
+        logger.warning("transformers takes colours in the order RGB, the model BGR: give it frames with them reversed")
     names = model.classes or tuple(f"LABEL_{number}" for number in range(config.num_classes))
     problem = "multi_label_classification" if model.multi_label else "single_label_classification"
     about = {
