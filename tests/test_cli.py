@@ -230,12 +230,9 @@ def test_convert_there_and_back(run: Path, tmp_path: Path, capsys: pytest.Captur
     assert "is a folder: the released format is one file" in " ".join(capsys.readouterr().err.split())
 
 
-def test_help_and_version_do_not_wait_for_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_does_not_wait_for_pytorch() -> None:
     code = "import sys, timesformer.cli; timesformer.cli._parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out.startswith("timesformer 0.")
 
 
 def test_class_names_for_a_model_that_has_none(

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from timesformer import __version__
-
 if TYPE_CHECKING:
     from timesformer.evaluation.evaluate import Evaluation
     from timesformer.evaluation.protocols import Clips
@@ -72,9 +70,32 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     )
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from timesformer.environment import describe
+
+        for line in describe():
+            print(line, flush=True)
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, shell: Any, *_: Any) -> None:
+        from timesformer.completion import completion
+
+        try:
+            print(completion(parser, shell))
+        except ImportError as error:
+            parser.exit(1, f"error: {error}\n")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="timesformer", description="Video understanding by space-time attention.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions, as a report of a bug should")
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=["bash", "zsh"], help="print a script for a shell to run"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
