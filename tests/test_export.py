@@ -43,7 +43,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(write_dataset(folder, "motion", train=8, val=0, test=0, size=48, num_frames=17).rglob("*.mp4"))
 
 
-QUICK = [("joint_space_time", "onnx"), ("space_only", "torch"), ("sparse_local_global", "torch"), ("axial", "torch")]
+QUICK = [("joint_space_time", "onnx"), ("space_only", "torch"), ("axial", "torch")]
 CASES = [(scheme, to) for scheme in SCHEMES for to in ("onnx", "torch")]
 
 
