@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import timesformer
 from timesformer.cli import main
@@ -62,6 +63,12 @@ def test_version_says_what_a_report_needs(capsys: pytest.CaptureFixture[str], mo
     with pytest.raises(SystemExit):
         main(["--version"])
     assert "torch can't be imported" in capsys.readouterr().out
+
+
+def test_the_citation_is_of_this_version() -> None:
+    about = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert about["version"] == timesformer.__version__
+    assert about["preferred-citation"]["authors"][0]["family-names"] == "Bertasius"
 
 
 def test_completion_in_bash(tmp_path: Path) -> None:
