@@ -115,6 +115,18 @@ def test_the_command(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert said["bytes"] == file.stat().st_size, "what was there stays"
 
 
+def test_no_number_is_no_small_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = classifier(attention="space_only")
+
+    def load(file: Path) -> export.Run:
+        return lambda clip: ours.model(clip) * (float("nan") if len(clip) > 1 else 1)
+
+    monkeypatch.setattr(export, "_load_torch", load)
+    with pytest.raises(ExportError, match="not written: logits of the torch file differ by nan"):
+        export_model(ours, tmp_path / "m.pt2", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_frames_that_are_no_squares(video: Path, tmp_path: Path) -> None:
     ours = classifier(image_size=(24, 40), positions="space")
     done = export_model(ours, tmp_path / "m.pt2", "torch", videos=[video])
