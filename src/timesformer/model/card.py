@@ -51,7 +51,8 @@ def model_card(
     Args:
         model: what the card is of.
         name: its id on the hub, `owner/name`.
-        run: folder of its run: what `recipe.yaml`, `metrics.jsonl`, and the latest evaluation in a folder below it say.
+        run: folder of its run: what `recipe.yaml` (as it is, paths among it), `metrics.jsonl` and the latest evaluation
+            in a folder below it say.
         data: what it was trained on, in a sentence.
         license: of the weights, as the hub names licences (`apache-2.0`, `cc-by-nc-4.0`).
 
