@@ -128,8 +128,9 @@ def load(dataset: Dataset[T], *, workers: int, **options: Any) -> Iterator[Any]:
 
 def _ignore_interrupt(worker: int) -> None:
     """Ctrl-C, and what ends a job, reach all its processes; the main one decides what becomes of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:
