@@ -68,10 +68,13 @@ def save_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) ->
                 os.fsync(out.fileno())
             if file.exists():
                 _keep(file, folder / PREVIOUS)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # PyTorch fails once more when it closes
+        if not isinstance(reason, OSError):
+            raise
         kept = checkpoints(folder)
         going_on = f"make room, then go on (--resume) from {kept[0]}" if kept else "there is none to go on from yet"
-        raise TrainingError(f"{file} can't be written ({error.strerror or error}): {going_on}") from error
+        raise TrainingError(f"{file} can't be written ({reason.strerror or reason}): {going_on}") from error
 
 
 def _keep(file: Path, other: Path) -> None:

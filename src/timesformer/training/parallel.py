@@ -72,8 +72,9 @@ class DataParallel(Alone):
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__(model)
-        self.module = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-        self.module.register_comm_hook(None, _sum)
+        self.module = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self.module.broadcast_buffers = False
+        self.module.register_comm_hook(None, lambda _, bucket: _sum(bucket.buffer()))  # a sum, where DDP would average
 
     def turn(self, *, last: bool) -> AbstractContextManager[None]:
         assert isinstance(self.module, DistributedDataParallel)
@@ -168,9 +169,8 @@ def _shard(model: TimeSformer) -> None:
         sharded.set_force_sum_reduction_for_comms(True)
 
 
-def _sum(_: object, bucket: Any) -> torch.futures.Future[Tensor]:
-    """Add up a bucket of gradients over the processes: a hook of `DistributedDataParallel`, which would average."""
-    sums: torch.futures.Future[list[Tensor]] = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+def _sum(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    sums: torch.futures.Future[list[Tensor]] = dist.all_reduce(gradients, async_op=True).get_future()
     return sums.then(lambda future: future.value()[0])
 
 
