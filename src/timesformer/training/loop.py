@@ -144,7 +144,7 @@ def train(
             waited += time.monotonic() - asked
             yield Turn(place or 0, batch, last=number == len(places))
 
-    with StopRequest() as stop, closing(log), watched_loader():
+    with watched_loader(), StopRequest() as stop, closing(log):
         while progress.epoch < epochs:
             lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
             optimizer.set_learning_rate(lr)

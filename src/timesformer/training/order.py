@@ -104,8 +104,8 @@ def watched_loader() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter two where it ended within a transfer
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise TrainingError(
             f"a process that reads videos ended ({error}): go on with --resume, with fewer (data.workers) where memory "

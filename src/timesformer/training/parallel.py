@@ -81,13 +81,7 @@ class DataParallel(Alone):
         return nullcontext() if last else self.module.no_sync()
 
     def blank(self) -> None:
-        # In evaluation mode, so that no statistics of batch norms come of it.
-        config = self.model.config
-        device = next(self.model.parameters()).device
-        clip = torch.zeros(1, config.in_channels, config.num_frames, *config.frame_size, device=device)
-        self.model.eval()
-        (0 * self.module(clip).sum()).backward()
-        self.model.train()
+        _blank_turn(self.model, self.module)
 
     def share_buffers(self) -> None:
         for buffer in self.model.buffers():
@@ -98,7 +92,7 @@ class DataParallel(Alone):
                 dist.all_reduce(buffer, dist.ReduceOp.MAX)
 
 
-class Sharded(DataParallel):
+class Sharded(Alone):
     """Every process has a shard of each parameter, of its gradient, its average and its optimizer's state (FSDP2)."""
 
     def __init__(self, model: VideoModel, average: WeightAverage | None) -> None:
@@ -107,7 +101,7 @@ class Sharded(DataParallel):
                 f"parallel=fsdp: only a Transformer's blocks are sharded, not those of {model.architecture}; "
                 "take parallel=ddp"
             )
-        Alone.__init__(self, model)
+        super().__init__(model)
         self._shape = copy.deepcopy(model).to("meta")
         for each in (model, average.model) if average else (model,):
             assert isinstance(each, TimeSformer)
@@ -116,6 +110,9 @@ class Sharded(DataParallel):
     def turn(self, *, last: bool) -> AbstractContextManager[None]:
         self.model.set_requires_gradient_sync(last)  # type: ignore[operator]
         return nullcontext()
+
+    def blank(self) -> None:
+        _blank_turn(self.model, self.module)
 
     def whole(self, model: VideoModel) -> VideoModel:
         whole = copy.deepcopy(self._shape)
@@ -155,6 +152,16 @@ def share(model: VideoModel, recipe: Recipe, average: WeightAverage | None = Non
         for part in model.blocks if isinstance(model, TimeSformer) else [model]:
             part.compile()
     return parallel
+
+
+def _blank_turn(model: VideoModel, module: nn.Module) -> None:
+    """A turn whose gradients are zero; in evaluation mode, so that no statistics of batch norms come of it."""
+    config = model.config
+    device = next(model.parameters()).device
+    clip = torch.zeros(1, config.in_channels, config.num_frames, *config.frame_size, device=device)
+    model.eval()
+    (0 * module(clip).sum()).backward()
+    model.train()
 
 
 def _shard(model: TimeSformer) -> None:
