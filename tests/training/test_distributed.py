@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from timesformer.training.errors import TrainingError
 from timesformer.training.loop import Report, train
 from timesformer.training.order import StepOrder
 from timesformer.training.recipe import load_recipe
+from timesformer.training.stop import StopRequest
 from timesformer.video.datasets import VideoItem, read_videos
 from timesformer.video.synthetic import write_dataset
 
@@ -136,13 +139,17 @@ def weights(out: Path, model: str = "last") -> dict[str, torch.Tensor]:
     return timesformer.load_model(out / model).state_dict()
 
 
+def assert_same_weights(one: Path, other: Path, model: str = "last", tolerance: float = 0) -> None:
+    second = weights(other, model)
+    for name, value in weights(one, model).items():
+        torch.testing.assert_close(second[name], value, atol=tolerance, rtol=tolerance, msg=name)
+
+
 def assert_same_run(one: Path, other: Path, tolerance: float = 1e-4) -> None:
     """The same losses, scores and weights, up to what the order of additions does."""
     np.testing.assert_allclose(losses(other), losses(one), atol=tolerance)
     for model in ("last", "best"):
-        first, second = weights(one, model), weights(other, model)
-        for name, value in first.items():
-            torch.testing.assert_close(second[name], value, atol=tolerance, rtol=tolerance, msg=name)
+        assert_same_weights(one, other, model, tolerance)
     first_lines, second_lines = ((run / "metrics.jsonl").read_text().splitlines() for run in (one, other))
     for first_line, second_line in zip(first_lines, second_lines, strict=True):
         assert json.loads(second_line) == pytest.approx(json.loads(first_line), abs=tolerance)
@@ -156,7 +163,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SHARDED = ("parallel=fsdp",)
 # Muon for matrices, AdamW for the rest: both keep states that are cut up and put together again.
-MUON = ("optimizer.name=muon", "optimizer.lr=1e-3", "optimizer.clip_grad=0.5", "epochs=2", "validate_every=1")
+MUON = ("optimizer.name=muon", "optimizer.lr=1e-2", "optimizer.clip_grad=0.5", "epochs=2", "validate_every=1")
 BROKEN = ("batch_size=2", "micro_batch_size=1", "epochs=1", "max_bad_share=0.5")
 
 
@@ -206,8 +213,7 @@ def test_one_process_asked_to_stop_stops_all_and_no_step_is_lost(runs: Path, dat
     together(1, [Run(run, MUON, resume=True)], data)
     whole = losses(run) + losses(run, "losses_resumed.json")
     np.testing.assert_allclose(whole, losses(runs / "one_muon"), atol=1e-3)
-    for name, value in weights(runs / "one_muon").items():
-        torch.testing.assert_close(weights(run)[name], value, atol=2e-3, rtol=0, msg=name)
+    assert_same_weights(runs / "one_muon", run, tolerance=2e-3)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -359,8 +365,31 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_from_the_last_good_checkpoint(
         f"TrainingError: {run.out}/checkpoint.pt can't be written (No space left on device): make room, then go on "
         f"(--resume) from {run.out}/checkpoint.pt"
     ]
+    shutil.copytree(run.out, tmp_path / "damaged")
     together(1, [replace(run, resume=True)], data)
+    assert losses(run.out, "losses_resumed.json")[0] == losses(run.out)[2]
     assert len(losses(run.out, "losses_resumed.json")) == 6 - 2
+
+    damaged = tmp_path / "damaged" / "checkpoint.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    together(1, [replace(run, out=damaged.parent, resume=True)], data)
+    assert losses(damaged.parent, "losses_resumed.json")[:2] == losses(run.out)[1:]
+    assert_same_weights(run.out, damaged.parent)
+
+
+def test_a_signal_that_comes_twice_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("timesformer.training.stop.time", SimpleNamespace(monotonic=lambda: now))
+    with StopRequest() as stop:
+        assert stop.asked is None
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.asked is signal.SIGUSR1
+        now = 2.0
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_the_first_node_of_slurm() -> None:
@@ -458,8 +487,7 @@ def test_sigterm_to_torchrun_loses_no_step(data: Path, tmp_path: Path) -> None:
     process = launched(2, command(data, run, *choices))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    for name, value in weights(alone).items():
-        torch.testing.assert_close(weights(run)[name], value, atol=1e-4, rtol=1e-4, msg=name)
+    assert_same_weights(alone, run, tolerance=1e-4)
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ class Alone:
         optimizer.load_state_dict(copy.deepcopy(states))
 
 
-class DataParallel(Alone):
+class Replicated(Alone):
     """Every process has the whole model (`DistributedDataParallel`).
 
     Batch norms of a convolutional baseline normalise by the clips of one micro-batch, as they do in one process that
@@ -144,7 +144,7 @@ def share(model: VideoModel, recipe: Recipe, average: WeightAverage | None = Non
     if world_size() == 1:
         parallel = Alone(model)
     elif recipe.parallel == "ddp":
-        parallel = DataParallel(model)
+        parallel = Replicated(model)
     else:
         parallel = Sharded(model, average)
     if recipe.compile:

@@ -125,7 +125,7 @@ class Recipe:
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
     compile: bool = False
-    """compile the model (torch.compile): minutes at the start, then faster steps on a GPU"""
+    """compile the blocks (torch.compile): a slow start, for long runs; paths are then dropped by other draws"""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """with several processes: ddp, a whole model in each; fsdp, a shard of it, for models that need the memory"""
     seed: int = 0
