@@ -31,13 +31,19 @@ def process_group() -> Iterator[None]:
         yield
         return
     if torch.cuda.is_available():
-        local, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         # SLURM may show each process its own GPU alone, which is then number 0 of all of them.
-        if count > 1 and local >= count:
-            raise ValueError(f"process {local} of this machine has no GPU: there are {count}; start one process a GPU")
-        torch.cuda.set_device(local if count > 1 else 0)
+        if gpus > 1 and local >= gpus:
+            raise ValueError(f"process {local} of this machine has no GPU: there are {gpus}; start one process a GPU")
+        torch.cuda.set_device(local if gpus > 1 else 0)
+    # What processes tell one another at the start stays in torchrun's store when it starts them again: those of each
+    # start must not take the addresses of those before for their own.
+    store, number, count = next(iter(dist.rendezvous("env://")))  # type: ignore[attr-defined]
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"start_{start}", store)  # type: ignore[attr-defined]
     # Python objects and figures go by Gloo also where there are GPUs, which then need not be waited for.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
     yield
     dist.destroy_process_group()  # not after an error, when others may not answer any more
 

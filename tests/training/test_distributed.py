@@ -492,6 +492,23 @@ def test_sigterm_to_torchrun_loses_no_step(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_torchrun_starts_again_what_was_killed(data: Path, tmp_path: Path) -> None:
+    """At once: what the first processes left in its store does not mislead those after them."""
+    alone, run = tmp_path / "alone", tmp_path / "run"
+    choices = ("epochs=12", "validate_every=12", "checkpoint_minutes=0")
+    subprocess.run([sys.executable, "-m", *command(data, alone, *choices)], check=True, capture_output=True)
+    process = launched(2, command(data, run, *choices), "--max-restarts", "2")
+    for epoch in (2, 4):
+        wait_for_epochs(process, run, epoch)
+        before = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(before[1]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "connectFullMesh failed" not in errors
+    assert_same_weights(alone, run, tolerance=1e-4)
+
+
+@pytest.mark.slow
 def test_four_processes_take_the_steps_of_one_and_go_on_from_two(runs: Path, data: Path, tmp_path: Path) -> None:
     stopped = [Run(tmp_path / parallel, (f"parallel={parallel}", *MUON), stop_at=8) for parallel in ("ddp", "fsdp")]
     together(2, stopped, data)

@@ -37,6 +37,7 @@ from timesformer.training.checkpoint import (
     checkpoints,
     latest_readable,
     load_checkpoint,
+    remove_unfinished,
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
@@ -144,7 +145,7 @@ def train(
             waited += time.monotonic() - asked
             yield Turn(place or 0, batch, last=number == len(places))
 
-    with watched_loader(), StopRequest() as stop, closing(log):
+    with watched_loader(batches), StopRequest() as stop, closing(log):
         while progress.epoch < epochs:
             lr = learning_rate(recipe.optimizer, progress.epoch + progress.step / order.steps, epochs)
             optimizer.set_learning_rate(lr)
@@ -222,6 +223,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
 
 def _open_folder(out: Path, recipe: Recipe, progress: Progress) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(out)
     if not progress.bad:
         (out / "bad_videos.txt").unlink(missing_ok=True)
     with replace_file(out / "recipe.yaml") as file:

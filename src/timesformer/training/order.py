@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,7 +76,7 @@ class StepOrder:
 
 def load_batches(
     videos: VideoList, recipe: Recipe, preprocessing: Preprocessing, keys: Iterator[list[tuple[int, int]]]
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Random, augmented clips of videos as a recipe has them, made by worker processes: a batch for each of `keys`."""
     data = recipe.data
     low, high = (round(side * preprocessing.image_size) for side in data.short_side)
@@ -92,12 +92,14 @@ def load_batches(
         trim=data.trim,
         cache=data.cache_folder(),
     )
-    return load(dataset, workers=data.workers, batch_sampler=_Keys(keys), collate_fn=collate)
+    return (batch for batch in load(dataset, workers=data.workers, batch_sampler=_Keys(keys), collate_fn=collate))
 
 
 @contextmanager
-def watched_loader() -> Iterator[None]:
-    """Where batches are taken: a loader's process that was killed, which PyTorch tells at any moment, is no bug.
+def watched_loader(batches: Generator[Batch, None, None]) -> Iterator[None]:
+    """Where batches are taken; at the end, also one by an error, their processes end.
+
+    A loader's process that was killed, which PyTorch tells at any moment, is no bug.
 
     Raises:
         TrainingError: it happened.
@@ -111,6 +113,8 @@ def watched_loader() -> Iterator[None]:
             f"a process that reads videos ended ({error}): go on with --resume, with fewer (data.workers) where memory "
             "is short"
         ) from error
+    finally:
+        batches.close()  # else they would outlive an error, and this process wait for them when it ends
 
 
 class _Keys:
