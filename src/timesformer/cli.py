@@ -1,6 +1,7 @@
 """The command line: one subcommand a job, each a thin call into the package.
 
-Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos, unless tables hold the errors), 2 wrong use.
+Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos, unless tables hold the errors), 2 wrong use,
+75 `train` stopped on SIGTERM or SIGUSR1 with a checkpoint (a scheduler may queue it again).
 With `--json -`, standard output holds the JSON and nothing else.
 """
 
@@ -10,6 +11,8 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +32,7 @@ MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder 
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
 # so that help and wrong use are answered at once.
 console = Console(stderr=True, highlight=False)
+QUEUE_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not an error, the same job later
 CALIBRATION = 48  # videos that ranges of 8 bits are taken from
 
 
@@ -43,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("interrupted")
         return 1
     except _expected_errors() as error:
-        console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        process = f" (process {rank})" if (rank := os.environ.get("RANK")) else ""
+        console.quiet = False
+        console.print(f"[red]error{process}:[/] {_escape(str(error))}", soft_wrap=True)
         return 1
 
 
@@ -51,7 +57,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a user needs."""
     from timesformer.export import ExportError
     from timesformer.model.tensors import WeightsError
-    from timesformer.training.loop import TrainingError
+    from timesformer.training.errors import TrainingError
     from timesformer.training.recipe import RecipeError
     from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
@@ -108,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="seed of videos and training (default: %(default)s)")
 
     train = command("train", _train, "train a model on labelled videos")
+    train.epilog = (
+        "Stops on SIGTERM and SIGUSR1 with a checkpoint and exit code 75, for schedulers to queue the same command "
+        "again with --resume; on Ctrl-C likewise, with exit code 1. Several processes share the run, on one machine or "
+        "many, where torchrun or srun starts them: torchrun --nproc-per-node 4 -m timesformer train ..."
+    )
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
     train.add_argument(
@@ -441,13 +452,9 @@ def _clips(text: str) -> Clips:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from timesformer.display import TrainingDisplay
-    from timesformer.explain.report import read_epochs, write_report
-    from timesformer.predictor import VideoClassifier
-    from timesformer.training.loop import train
+    from timesformer.distributed import process_group, rank
+    from timesformer.training.errors import Interrupted
     from timesformer.training.recipe import load_recipe, recipe_yaml
-    from timesformer.video.clips import read_bad_videos
-    from timesformer.video.datasets import splits, take_fraction, write_list
 
     saved = args.out / "recipe.yaml"
     name = args.recipe or (str(saved) if args.resume and saved.exists() else _default_recipe(args.set))
@@ -456,13 +463,33 @@ def _train(args: argparse.Namespace) -> int:
     if args.print_recipe:
         print(recipe_yaml(recipe), end="")
         return 0
+    with process_group():
+        console.quiet = rank() > 0
+        try:
+            return _train_share(args, recipe, writes=rank() == 0)
+        except Interrupted as stop:
+            console.print("interrupted: the same command with --resume goes on from here")
+            return 1 if stop.signal == signal.SIGINT else QUEUE_AGAIN
+
+
+def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
+    import dataclasses
+
+    from timesformer.display import TrainingDisplay
+    from timesformer.explain.report import read_epochs, write_report
+    from timesformer.predictor import VideoClassifier
+    from timesformer.training.loop import train
+    from timesformer.video.clips import read_bad_videos
+    from timesformer.video.datasets import splits, take_fraction, write_list
+
     videos, validation = _training_videos(args, recipe)
     used = take_fraction(videos, recipe.data.fraction, recipe.seed)
     held_out = args.out / "held_out.csv" if validation and not args.val and "val" not in splits(args.data) else None
     with TrainingDisplay(console, used, validation) as display:
 
         def on_report(report: Report) -> None:
-            if next(first, False) and held_out and validation:  # a run that is refused must leave an earlier list alone
+            first_report = next(first, False)  # a run that is refused must leave an earlier list alone
+            if first_report and writes and held_out and validation:
                 write_list(held_out, validation)
             if report.validation:
                 validated.append(report.validation)
@@ -470,11 +497,9 @@ def _train(args: argparse.Namespace) -> int:
 
         first = iter([True])
         validated: list[Evaluation] = []
-        try:
-            train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
-        except KeyboardInterrupt:
-            console.print("interrupted: the same command with --resume goes on from here")
-            return 1
+        train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
+    if not writes:
+        return 0
     write_report(
         args.out / "report.html",
         title=f"Training: {args.out.resolve().name}",
@@ -814,7 +839,6 @@ def _serve(args: argparse.Namespace) -> int:
         from timesformer.workers import JobError, WorkerLost
     except ImportError as error:
         raise ImportError(f"serve needs the extra `web`: pip install 'timesformer[web]' ({error})") from error
-    import os
 
     limits = Limits(args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds)
     threads = max(1, (os.cpu_count() or 1) // args.workers)

@@ -37,11 +37,12 @@ class WorkerLost(Exception):
     Attributes:
         number: of the job that it was at, or was at last.
         step: of that job, see `at_step`.
+        died: it died, rather than took too long.
     """
 
-    def __init__(self, reason: str, number: int = 0, step: int = 0) -> None:
+    def __init__(self, reason: str, number: int = 0, step: int = 0, *, died: bool = False) -> None:
         super().__init__(reason)
-        self.number, self.step = number, step
+        self.number, self.step, self.died = number, step, died
 
 
 class Worker:
@@ -151,10 +152,10 @@ class Worker:
             self._process = None
             self._end()
 
-    def _lost(self, reason: str) -> WorkerLost:
+    def _lost(self, reason: str, *, died: bool = False) -> WorkerLost:
         self.stop()
         number, step, _ = self._clock
-        return WorkerLost(reason, int(number), int(step))
+        return WorkerLost(reason, int(number), int(step), died=died)
 
     def _receive(self) -> Any:
         try:
@@ -164,7 +165,7 @@ class Worker:
             self._process.join(_PATIENCE)
             code = self._process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise self._lost(f"crashes the decoder ({how})") from None
+            raise self._lost(f"crashes the decoder ({how})", died=True) from None
         if done:
             return value
         error, trace = value
@@ -271,8 +272,9 @@ def _serve(
     """Answer jobs with (True, result) or (False, error), until the pipe or the parent process ends."""
     global _clock
     _clock = clock
-    for sign in (signal.SIGINT, signal.SIGTERM):  # what ends a job reaches all its processes; the main one decides
-        signal.signal(sign, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # what ends a job reaches all its processes; the main one decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:

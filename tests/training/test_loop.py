@@ -274,7 +274,7 @@ def test_every_epoch_takes_every_video_once_from_any_step_on(
     everything = list(order.micro_batches(0, 0))
     for epoch in range(3):
         assert sorted(video for part in everything for when, video in part if when == epoch) == list(range(num_videos))
-    counts = [order.num_micro_batches(step) for step in range(order.steps)]
+    counts = [len(order.turns(step)) for step in range(order.steps)]
     assert sum(counts) * 3 == len(everything)
     epoch, step = data.draw(st.integers(0, 2)), data.draw(st.integers(0, order.steps - 1))
     assert list(order.micro_batches(epoch, step)) == everything[sum(counts) * epoch + sum(counts[:step]) :]

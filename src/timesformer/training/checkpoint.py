@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
+import os
+import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,9 @@ import torch
 
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
+from timesformer.training.errors import TrainingError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -41,16 +48,95 @@ class Progress:
         self.correct += correct
 
 
-def save_checkpoint(file: Path, progress: Progress, states: dict[str, Any]) -> None:
-    """Write the progress and the state dicts of model, optimizer and average; the last file stays until then."""
-    with replace_file(file) as new:
-        torch.save({"progress": vars(progress), **states}, new)
+LATEST, PREVIOUS, UNREADABLE = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.unreadable.pt"
+
+
+def save_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) -> None:
+    """Write the progress and the state dicts of model, optimizer and average as `checkpoint.pt` of a folder.
+
+    What was of that name becomes `checkpoint.previous.pt`, once the new one is complete.
+
+    Raises:
+        TrainingError: it can't be written, as on a full disk; what was there stays.
+    """
+    file = folder / LATEST
+    try:
+        with replace_file(file) as new:
+            with new.open("wb") as out:  # by Python, which says why where it fails
+                torch.save({"progress": vars(progress), **states}, out)
+                out.flush()
+                os.fsync(out.fileno())
+            if file.exists():
+                _keep(file, folder / PREVIOUS)
+    except (OSError, RuntimeError) as error:
+        reason = error if isinstance(error, OSError) else error.__context__  # PyTorch fails once more when it closes
+        if not isinstance(reason, OSError):
+            raise
+        kept = checkpoints(folder)
+        going_on = f"make room, then go on (--resume) from {kept[0]}" if kept else "there is none to go on from yet"
+        raise TrainingError(f"{file} can't be written ({reason.strerror or reason}): {going_on}") from error
+
+
+def _keep(file: Path, other: Path) -> None:
+    """Give a file another name as well, so that at no moment there is none; where a disk can't do that, instead."""
+    link = other.with_name(f".{other.name}.{os.getpid()}")
+    try:
+        os.link(file, link)
+    except OSError:
+        os.replace(file, other)
+    else:
+        os.replace(link, other)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    return [file for name in (LATEST, PREVIOUS) if (file := folder / name).exists()]
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what is left of checkpoints that were being written when their process was killed."""
+    for file in folder.glob(".checkpoint*.pt.*"):
+        file.unlink(missing_ok=True)
+
+
+def latest_readable(folder: Path) -> Path | None:
+    """The newest checkpoint of a folder that is whole; None where there is none at all.
+
+    One that is truncated or damaged is warned of, and put aside as `checkpoint.unreadable.pt` if the one before it
+    is whole.
+
+    Raises:
+        TrainingError: there are some, but none that is whole.
+    """
+    problems: list[str] = []
+    for file in checkpoints(folder):
+        try:
+            with zipfile.ZipFile(file) as content:
+                if (damaged := content.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"its part {damaged} is damaged")
+        except (OSError, zipfile.BadZipFile) as error:
+            problems.append(f"{file} can't be read ({error})")
+            continue
+        if problems:
+            logger.warning("%s: going on from the one before it, %s", problems[0], file)
+            os.replace(folder / LATEST, folder / UNREADABLE)
+        return file
+    if problems:
+        raise TrainingError(f"{'; '.join(problems)}: remove what can't be read to start anew")
+    return None
 
 
 def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
-    """Read what `save_checkpoint` wrote. No code in the file is run."""
-    states = torch.load(file, map_location="cpu", weights_only=True)
-    return Progress(**states.pop("progress")), states
+    """Read what `save_checkpoint` wrote; tensors stay on the disk until they are used. No code in the file is run.
+
+    Raises:
+        TrainingError: it is no such file.
+    """
+    try:
+        states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        return Progress(**states.pop("progress")), states
+    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{file} is no checkpoint ({error}): remove it to start anew") from error
 
 
 class WeightAverage:

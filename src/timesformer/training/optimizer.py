@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from timesformer.training.recipe import OptimizerRecipe
@@ -66,7 +67,8 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> Optimizers:
         ]
 
     if recipe.name == "sgd":
-        return Optimizers(SGD(options(False), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True))
+        fused = not any(isinstance(parameter, DTensor) for parameter in model.parameters())  # of shards there is none
+        return Optimizers(SGD(options(False), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused))
     adamw = AdamW(options(False), betas=(recipe.momentum, recipe.beta2), fused=True)
     if recipe.name == "adamw":
         return Optimizers(adamw)

@@ -124,6 +124,10 @@ class Recipe:
     """auto: bfloat16 autocast where the machine computes in it"""
     activation_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, about a third more time"""
+    compile: bool = False
+    """compile the blocks (torch.compile): a slow start, for long runs; paths are then dropped by other draws"""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """with several processes: ddp, a whole model in each; fsdp, a shard of it, for models that need the memory"""
     seed: int = 0
     """seed of weights, order and augmentation"""
     validate_every: int = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -152,7 +152,7 @@ def load(
     collate_fn: Callable[[Sequence[S]], Any] | None = None,
     time_limit: float = TIME_LIMIT,
     in_order: bool = True,
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """The samples of a dataset, or its batches, made by worker processes.
 
     Args:
@@ -196,10 +196,11 @@ def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float, *, 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Keys of a batch, and by their places in it those to be left out, with the reason."""
+    """Keys of a batch, by their places in it those to be left out, with the reason, and the place that once was."""
 
     keys: tuple[Any, ...]
     lost: dict[int, str] = field(default_factory=dict)
+    doubted: int | None = None
 
 
 def _make_batches(
@@ -219,7 +220,13 @@ def _make_batches(
 
 
 def _without(batch: _Batch, lost: WorkerLost) -> _Batch:
-    """The batch to be done again, less the video that its worker was lost at."""
+    """The batch to be done again, less the video that its worker was lost at.
+
+    A worker that died has a second chance with all of it: it may have been killed by someone, and then what comes of
+    the batch must not differ.
+    """
+    if lost.died and batch.doubted != lost.step:
+        return replace(batch, doubted=lost.step)
     if lost.step in batch.lost:  # then it was not that video: nothing is gained by trying for ever
         raise RuntimeError(f"a loader process was lost twice over the same batch: {lost}")
     return replace(batch, lost={**batch.lost, lost.step: str(lost)})
