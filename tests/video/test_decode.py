@@ -614,16 +614,16 @@ def test_the_decoders_threads_end_with_the_reader(tmp_path: Path) -> None:
 
     frames = np.random.default_rng(0).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
     synthetic.write_video(tmp_path / "a.mp4", frames, fps=8)
-    VideoReader(tmp_path / "a.mp4").frames([0, 20])  # lets torch start its own threads
+    VideoReader(tmp_path / "a.mp4", num_threads=2).frames([0, 20])  # lets torch start its own threads
     gc.collect()
     gc.disable()
     try:
         before = threads()
-        with VideoReader(tmp_path / "a.mp4") as closed:
+        with VideoReader(tmp_path / "a.mp4", num_threads=2) as closed:
             closed.frames([20])
             assert threads() > before, "this decoder has threads"
         assert threads() == before
-        forgotten = VideoReader(tmp_path / "a.mp4")
+        forgotten = VideoReader(tmp_path / "a.mp4", num_threads=2)
         forgotten.frames([20])
         del forgotten
         assert threads() == before
