@@ -314,8 +314,10 @@ def test_without_a_latest_checkpoint_there_is_the_one_before(tmp_path: Path) -> 
     assert latest_readable(tmp_path) is None
     saved(tmp_path, 1)
     saved(tmp_path, 2)
-    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "checkpoint.pt").rename(tmp_path / ".checkpoint.pt.123")  # killed while it was being written
     assert newest(tmp_path) == 1
+    checkpoint.remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.previous.pt"]
 
 
 def test_a_disk_without_links_keeps_two_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
