@@ -16,6 +16,7 @@ from timesformer.video.datasets import (
     VideoList,
     find_videos,
     hold_out,
+    read_unlabelled,
     read_videos,
     splits,
 )
@@ -165,6 +166,13 @@ def test_splits_of_lists(tmp_path: Path) -> None:
         read_videos(tmp_path, "val")
     with pytest.raises(ValueError, match="'dev' is unknown; allowed: train, val, test"):
         read_videos(tmp_path, "dev")
+
+
+def test_what_needs_no_labels_prefers_lists_to_a_stray_video(tmp_path: Path) -> None:
+    write(touch(tmp_path / "listed", "stray.mp4", "a/x.mp4"), train="a/x.mp4 run")
+    assert named(read_unlabelled(tmp_path / "listed", "train")) == [("a/x.mp4", ("run",))]
+    touch(tmp_path / "plain", "b.mp4", "a.mp4", "notes.txt")
+    assert named(read_unlabelled(tmp_path / "plain", "train")) == [("a.mp4", ()), ("b.mp4", ())]
 
 
 def test_unlabelled_lines_of_another_split_do_no_harm(tmp_path: Path) -> None:

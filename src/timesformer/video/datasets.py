@@ -125,7 +125,9 @@ def read_unlabelled(data: str | Path, split: str | None = None) -> VideoList:
     if shards := read_shards(data):
         return _packed(shards, split)
     source = Path(data)
-    if source.is_dir() and (paths := [path for path in sorted(source.iterdir()) if _is_plain_video(path)]):
+    if not source.is_dir() or splits(source):
+        return read_videos(source, split)
+    if paths := [path for path in sorted(source.iterdir()) if _is_plain_video(path)]:
         return VideoList(tuple(VideoItem(path, ()) for path in paths), (), False, source)
     return read_videos(source, split)
 
