@@ -13,17 +13,9 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 ORDER = (
-    "inference",
-    "agreement",
-    "training",
-    "scaling",
-    "schemes",
-    "decode",
-    "pipeline",
-    "timeline",
-    "serve",
-    "attention",
-)
+    "inference", "agreement", "training", "scaling", "schemes", "decode", "pipeline", "timeline", "serve", "bulk",
+    "distributed", "faults", "attention",
+)  # fmt: skip
 HEAD = """# Performance
 
 Written by `python benchmarks/report.py` from [`benchmarks/results`](../benchmarks/results). Each result is made by the
