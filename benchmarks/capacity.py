@@ -1,8 +1,8 @@
-"""How many machines, hours and how much money three large jobs take, and what limits them: decoding, model or network.
+"""How many machines, hours and how much money three large jobs take, and what limits them.
 
-Figures that are not given are taken from `benchmarks/results` where they were measured, and else assumed; the answer says
-which is which. Decoding, model and network work at the same time, so that the slowest decides; where the model runs on the
-CPU (`--machine cpu`), decoding takes its cores away, and the two add up.
+Figures that are not given are taken from `benchmarks/results` where they were measured, and else assumed; the answer
+says which is which. Decoding, model and network work at the same time, so that the slowest decides; where the model
+runs on the CPU (`--machine cpu`), decoding takes its cores away, and the two add up.
 
     python benchmarks/capacity.py [--machine gpu|cpu] [--decode 28 --forward 300 --training 100 ...] [--hours 168]
 """
@@ -32,8 +32,8 @@ WHAT = {
     "megabits": "a second of video",
     "batch": "clips a step of training, of all machines",
 }
-# Assumed of a machine with eight GPUs: 300 clips of 0.392 TFLOP (0.196 T multiply-accumulates) are 118 TFLOP/s sustained,
-# and a training step costs three times a forward pass. Videos have a short side of 256 px.
+# Of a machine with eight GPUs: 300 clips of 0.392 TFLOP (0.196 T multiply-accumulates) are 118 TFLOP/s sustained, and
+# a training step costs three times a forward pass. Videos have a short side of 256 px.
 ASSUMED = {
     "gpu": {"decode": 25, "forward": 300, "training": 100, "network": 1250, "cores": 96, "devices": 8, "price": 30},
     "cpu": {"decode": 25, "forward": 2, "training": 0.7, "network": 125, "cores": 2, "devices": 1, "price": 0.1},
@@ -105,7 +105,7 @@ def hours(job: Job, figures: Mapping[str, float], machines: int) -> dict[str, fl
 
 
 def plan(job: Job, figures: Mapping[str, float], deadline: float, *, shared: bool) -> Plan:
-    """The machines that a job takes to end within `deadline` hours; `shared`: decoding and model have the same cores."""
+    """What a job takes to end within `deadline` hours; `shared`: decoding and model have the same cores."""
 
     def total(machines: int) -> float:
         parts = hours(job, figures, machines)

@@ -64,7 +64,7 @@ SUBSTITUTIONS = {
 QUICK = ["steps=1", "batch_size=2", "micro_batch_size=2", "data.workers=0", "data.cache=null"]
 # Pages whose Python needs the files that their commands write.
 AFTER_COMMANDS = {"cluster.md", "export.md"}
-# Modules of these are described by name, one by one; of all others whole.
+# What pages need that not everybody has.
 EXTRAS = {"cluster.md": "pyarrow", "export.md": "onnxruntime"}
 
 
@@ -306,7 +306,9 @@ def test_pages_run_from_top_to_bottom(page: Path, place: Path) -> None:
 
 def test_what_cannot_run_here_is_still_there() -> None:
     """An entry that no command needs any more would hide another."""
-    every = [command for page in PAGES for block in blocks(page) if block.language == "sh" for command in block.commands]
+    every = [
+        command for page in PAGES for block in blocks(page) if block.language == "sh" for command in block.commands
+    ]
     unused = [part for part in NOT_HERE if not any(part in command for command in every)]
     assert set(unused) <= {"timesformer demo", "python -m build"}
     texts = "".join(page.read_text(encoding="utf-8") for page in PAGES)
