@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(SETUP)  ## watch a TimeSformer learn to tell motions apart, on generated videos
 	$(BIN)/timesformer demo
@@ -20,6 +20,10 @@ lint: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(SETUP)  ## the documentation as a site, in site/
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
@@ -27,4 +31,4 @@ $(SETUP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) site

@@ -70,6 +70,7 @@ class Profile:
     measured: Measurement | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """All of it, for JSON: `parameters`, `macs_per_view` and what else is known."""
         return asdict(self)
 
     def lines(self) -> list[str]:

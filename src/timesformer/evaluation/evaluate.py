@@ -148,6 +148,7 @@ class ViewDataset:
             return index, BadVideo(str(path), str(error))
 
     def failed(self, index: int, reason: str) -> tuple[int, BadVideo]:
+        """What stands for a video whose decoder was lost."""
         return index, BadVideo.lost(self.videos.items[index].path, reason)
 
 

@@ -66,6 +66,7 @@ class Timeline:
         return later == clip + 1 or bool(self.times[later, 0] < self.times[clip, 1])
 
     def to_json(self, threshold: float = 0.5) -> dict[str, Any]:
+        """All of it, for JSON: clips with seconds and scores, and the segments at a threshold."""
         return {
             "video": self.path,
             "classes": self.classes,

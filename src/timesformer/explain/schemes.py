@@ -18,6 +18,7 @@ COLOURS = {
     "joint": "#8e5bb5", "spatial": "#e8b100", "temporal": "#2ca02c", "local": "#17a2a2", "global": "#d62728",
     "width": "#f28e2b", "height": "#d62728",
 }  # fmt: skip
+OTHER = "#7f7f7f"  # steps that are not the package's own
 QUERY = "#1f4fd8"
 
 
@@ -86,7 +87,7 @@ def draw_schemes(
             plot.set(xlim=(0, w), ylim=(h, 0), xticks=[], yticks=[], aspect="equal")
             for row in range(h):
                 for col in range(w):
-                    seen = [COLOURS[name] for name, where in steps.items() if where[frame, row, col]]
+                    seen = [COLOURS.get(name, OTHER) for name, where in steps.items() if where[frame, row, col]]
                     if (frame, row, col) == query:
                         seen = [QUERY]
                     for part, colour in enumerate(seen or ["#eeeeee"]):
@@ -96,7 +97,7 @@ def draw_schemes(
             if column == 0:
                 plot.set_ylabel(f"frame {frame - query[0]:+d}" if frame != query[0] else "frame t")
         handles = [Patch(color=QUERY, label="query")]
-        handles += [Patch(color=COLOURS[name], label={"joint": "all"}.get(name, name)) for name in steps]
+        handles += [Patch(color=COLOURS.get(name, OTHER), label={"joint": "all"}.get(name, name)) for name in steps]
         axes[0, column].set_title(scheme.replace("_", " "), fontsize=9)
         axes[-1, column].legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=7, frameon=False, ncols=4,

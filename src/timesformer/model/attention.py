@@ -47,7 +47,9 @@ class Neighbourhood(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Prefix of the parameters of this step."""
+        ...
 
     def comparisons(self, grid: Grid) -> int:
         """Number of pairs of a patch and one that it attends to (itself among them), over all patches of a clip."""
@@ -82,6 +84,7 @@ class Partition:
     with_cls: bool = True
 
     def comparisons(self, grid: Grid) -> int:
+        """See `Neighbourhood`: each patch is compared with all of its group."""
         groups, patches = self.num_groups(grid), grid["t"] * grid["h"] * grid["w"]
         return patches * patches // groups
 
@@ -90,6 +93,7 @@ class Partition:
         return _num_groups(self.groups, grid["t"], grid["h"], grid["w"])
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mix: Mix, grid: Grid) -> Tensor:
+        """See `Neighbourhood`."""
         q = rearrange(q, f"b (t h w) d -> {self.groups}", **grid)
         k, v = self._with_copies_of_cls(k, grid), self._with_copies_of_cls(v, grid)
         return rearrange(mix(q, k, v), f"{self.groups} -> b (t h w) d", **grid)
@@ -141,10 +145,12 @@ class Lookup:
     table: Callable[[int, int, int, torch.device], Table]
 
     def comparisons(self, grid: Grid) -> int:
+        """See `Neighbourhood`: each query of a group is compared with all its keys but CLS."""
         table = self.table(grid["t"], grid["h"], grid["w"], torch.device("cpu"))
         return sum(queries.numel() * (keys.shape[1] - 1) for queries, keys in table)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mix: Mix, grid: Grid) -> Tensor:
+        """See `Neighbourhood`."""
         table = self.table(grid["t"], grid["h"], grid["w"], q.device)
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # once, and not for every taking
         outs = []

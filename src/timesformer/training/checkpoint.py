@@ -151,6 +151,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: VideoModel) -> None:
+        """Take in the weights as they are now."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
@@ -158,8 +159,10 @@ class WeightAverage:
             mine.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
+        """The averages, for a checkpoint."""
         return {"updates": self.updates, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.updates = state["updates"]
         self.model.load_state_dict(state["model"])

@@ -22,10 +22,12 @@ class Optimizers:
         self.parts = parts
 
     def step(self) -> None:
+        """A step of each."""
         for part in self.parts:
             part.step()
 
     def zero_grad(self) -> None:
+        """Forget the gradients."""
         for part in self.parts:
             part.zero_grad()
 
@@ -36,9 +38,11 @@ class Optimizers:
                 group["lr"] = lr * group["lr_scale"]
 
     def state_dict(self) -> list[dict[str, Any]]:
+        """The states of all, for a checkpoint."""
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on from what `state_dict` gave."""
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
 

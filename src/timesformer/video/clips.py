@@ -125,6 +125,7 @@ class ClipDataset:
         return self.transform(self.preprocessing.colours(clip), rng), target
 
     def failed(self, key: tuple[int, int], reason: str) -> BadVideo:
+        """What stands for a video whose decoder was lost."""
         return BadVideo.lost(self.videos.items[key[1]].path, reason)
 
     def _random_clip(self, path: VideoPath, rng: np.random.Generator) -> Tensor:
@@ -140,7 +141,9 @@ class Videos(Protocol[K, S]):
 
     def __getitem__(self, key: K) -> S: ...
 
-    def failed(self, key: K, reason: str) -> S: ...
+    def failed(self, key: K, reason: str) -> S:
+        """What stands for a video whose decoder was lost, and why."""
+        ...
 
 
 def load(

@@ -71,6 +71,7 @@ class Entry:
 
     @property
     def where(self) -> str:
+        """What an error message says of where it is listed: file and line, or the video's own path."""
         return f"{self.list_file}:{self.line}" if self.list_file else str(self.path)
 
 

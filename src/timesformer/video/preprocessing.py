@@ -43,6 +43,7 @@ class Preprocessing:
                 raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
 
     def to_dict(self) -> dict[str, Any]:
+        """As it is saved with a model; `Preprocessing(**d)` is the same again."""
         return asdict(self)
 
     def colours(self, frames: Tensor) -> Tensor:

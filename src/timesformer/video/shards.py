@@ -37,6 +37,7 @@ class PackedVideo:
 
     @property
     def name(self) -> str:
+        """Its file name, without folders."""
         return self.path.rsplit("/", 1)[-1]
 
     def __str__(self) -> str:
@@ -84,6 +85,7 @@ class Shards:
 
     @functools.cached_property
     def splits(self) -> tuple[str, ...]:
+        """The splits that its videos have."""
         return tuple(dict.fromkeys(split for _, split, _ in self.videos if split))
 
 

@@ -44,6 +44,7 @@ class Found:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The splits that there are; none where one was asked for by its file."""
         return () if self.only else tuple(split for split in SPLITS if split in self.lists)
 
 
@@ -81,6 +82,7 @@ def records(file: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def integer(text: str, file: Path, line: int) -> int:
+    """A number as such files write it, `12` or `12.0`; DataError that names file and line."""
     try:
         return int(text) if text.isdecimal() else int(float(text))
     except (ValueError, OverflowError):
@@ -99,6 +101,7 @@ def objects(file: Path, *keys: str) -> Iterator[tuple[str, ...]]:
 
 
 def read_json(file: Path) -> object:
+    """The content of a JSON file; DataError that says what is wrong with it."""
     try:
         content: object = json.loads(read_text(file))
     except (json.JSONDecodeError, RecursionError) as error:
@@ -107,6 +110,7 @@ def read_json(file: Path) -> object:
 
 
 def read_text(file: Path) -> str:
+    """A text in UTF-8; DataError where it is none, or can't be read."""
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError:
