@@ -50,7 +50,10 @@ def markdown(experiment: Experiment, results: Results, command: str) -> str:
     """The experiment as a section of a page."""
     seeds = max(map(len, results.outcomes.values()))
     columns = columns_of(experiment, results)
-    lines = [f"Top-1 in percent, mean ± standard deviation over {seeds} seeds."]
+    over = (
+        f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of one seed, so that small gaps mean nothing"
+    )
+    lines = [f"Top-1 in percent, {over}."]
     lines += experiment.notes
     table = [_scores(experiment, results, columns), *_costs(experiment, results)]
     head, *rows = [[cell for part in line for cell in part] for line in zip(*table, strict=True)]
@@ -103,7 +106,8 @@ def _scores(experiment: Experiment, results: Results, columns: dict[str, str]) -
 def _ours(results: Results, row: str, column: str) -> str:
     if (row, column) not in results.outcomes:
         return "–"
-    return f"{results.mean(row, column):.1f} ± {results.deviation(row, column):.1f}"
+    mean = f"{results.mean(row, column):.1f}"
+    return f"{mean} ± {results.deviation(row, column):.1f}" if len(results.scores(row, column)) > 1 else mean
 
 
 def _costs(experiment: Experiment, results: Results) -> list[Cells]:
