@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -74,6 +75,10 @@ def test_a_job_that_was_cut_off_goes_on(
     times = [path.stat().st_mtime_ns for path in done]
     with pytest.raises(ValueError, match="holds parts for other videos or views"):
         embed(model, some, PREPROCESSING, file, clips=2, workers=0)
+    other = copy.deepcopy(model)
+    torch.nn.init.normal_(next(other.parameters()))
+    with pytest.raises(ValueError, match="by another model"):
+        embed(other, some, PREPROCESSING, file, workers=0)
     assert [path.stat().st_mtime_ns for path in done] == times
     found, bad = embed(model, some, PREPROCESSING, file, workers=0)
     assert [Path(video.path).name for video in bad] == ["broken.mp4"]

@@ -25,6 +25,7 @@ from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
 from timesformer.files import check_same_job, replace_file
+from timesformer.model.base import digest
 from timesformer.predictor import ClassifierSource, VideoClassifier
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load
 from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find_videos, read_list, read_unlabelled
@@ -204,10 +205,6 @@ def local_engine(
 
 def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
     """What must be the same for a job to go on."""
-    weights = hashlib.sha256(repr(classifier.classes).encode())
-    for name, value in sorted(classifier.model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     videos = hashlib.sha256("\n".join(_text(path) for path in job.videos).encode())
     about: dict[str, Any] = {"videos": len(job.videos), "digest": videos.hexdigest(), "want": job.want, "part": PART}
     about |= {
@@ -217,7 +214,7 @@ def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
         "dtype": job.source.dtype,
         "backend": job.source.backend,
     }
-    about |= {"model": weights.hexdigest(), "preprocessing": classifier.preprocessing.to_dict()}
+    about |= {"model": digest(classifier.model), "preprocessing": classifier.preprocessing.to_dict()}
     return json.dumps(about)
 
 

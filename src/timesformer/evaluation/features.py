@@ -18,7 +18,7 @@ from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
 from timesformer.files import check_same_job, replace_file
-from timesformer.model.base import VideoModel
+from timesformer.model.base import VideoModel, digest
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
@@ -135,11 +135,11 @@ def embed(
         model, videos, preprocessing, clips, crops, workers, time_limit, on_video: as in `video_features`.
 
     Raises:
-        ValueError: parts of another list of videos are there, or no video could be read.
+        ValueError: parts of another list of videos or by another model are there, or no video could be read.
     """
     folder = file.with_name(f"{file.name}.parts")
-    told = {"paths": [str(item.path) for item in videos.items], "clips": clips, "crops": crops}
-    check_same_job(folder / "of.json", json.dumps(told), "parts for other videos or views")
+    told = {"paths": [str(item.path) for item in videos.items], "clips": clips, "crops": crops, "model": digest(model)}
+    check_same_job(folder / "of.json", json.dumps(told), "parts for other videos or views, or by another model")
     parts = list(_parts(len(videos.items)))
     for number in range(distributed.rank(), len(parts), distributed.world_size()):
         part = folder / f"{number:06}.safetensors"

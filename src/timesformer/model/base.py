@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -162,3 +164,12 @@ class FrozenModel(VideoModel):
     def save_pretrained(self, folder: str | Path) -> None:
         """Not for such a model: ValueError."""
         raise ValueError(f"{folder}: a model that was prepared for inference can't be saved: save the one it is of")
+
+
+def digest(model: VideoModel) -> str:
+    """A name for a model by its classes and weights (on OpenVINO by classes alone): others have another."""
+    sha = hashlib.sha256(repr(model.classes).encode())
+    for name, value in sorted(model.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return sha.hexdigest()
