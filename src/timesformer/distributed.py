@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -43,7 +44,8 @@ def process_group() -> Iterator[None]:
     store = dist.PrefixStore(f"start_{start}", store)  # type: ignore[attr-defined]
     # Python objects and figures go by Gloo also where there are GPUs, which then need not be waited for.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    # One may be at work for long while others have done their share and wait.
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timedelta(days=7))
     yield
     dist.destroy_process_group()  # not after an error, when others may not answer any more
 

@@ -25,6 +25,12 @@ def replace_file(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+def remove_unfinished(folder: Path, pattern: str) -> None:
+    """Remove what is left of files whose writers were killed, where nothing writes any more."""
+    for file in folder.glob(f".*.{pattern}"):
+        file.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, in place of what was there."""
     with replace_file(path) as new:

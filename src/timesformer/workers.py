@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize
 from typing import Any, Literal
 
@@ -287,13 +288,14 @@ def _serve(
             clock[0], job = pipe.recv()
             at_step(0)
             try:
-                answer = (True, do(job))
+                answer = ForkingPickler.dumps((True, do(job)))
             except Exception as error:
                 clock[2] = 0
                 _tell(pipe, error)
             else:
                 clock[2] = 0
-                pipe.send(answer)
+                pipe.send_bytes(answer)
+            clock[0] = -1  # a death from here on is no job's fault
 
 
 def _end_with(parent: int) -> None:

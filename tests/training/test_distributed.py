@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 import timesformer
 from timesformer import distributed
+from timesformer.files import remove_unfinished
 from timesformer.training import checkpoint
 from timesformer.training.checkpoint import Progress, latest_readable, load_checkpoint, save_checkpoint
 from timesformer.training.errors import TrainingError
@@ -314,9 +315,9 @@ def test_without_a_latest_checkpoint_there_is_the_one_before(tmp_path: Path) -> 
     assert latest_readable(tmp_path) is None
     saved(tmp_path, 1)
     saved(tmp_path, 2)
-    (tmp_path / "checkpoint.pt").rename(tmp_path / ".checkpoint.pt.123")  # killed while it was being written
+    (tmp_path / "checkpoint.pt").rename(tmp_path / ".123.checkpoint.pt")  # killed while it was being written
     assert newest(tmp_path) == 1
-    checkpoint.remove_unfinished(tmp_path)
+    remove_unfinished(tmp_path, "checkpoint*.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.previous.pt"]
 
 

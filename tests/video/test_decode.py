@@ -369,6 +369,24 @@ def test_frames_that_nothing_depends_on_are_not_decoded(made: Path, monkeypatch:
             assert digest(every) == digests[place]
 
 
+@pytest.mark.parametrize(
+    ("packet", "extradata", "alone"),
+    [
+        ("00000002 01aa", "0164001fffe100", True),  # a slice that nothing refers to, behind a length of four bytes
+        ("00000002 61aa", "0164001fffe100", False),  # one that is referred to
+        ("00000002 09f0 00000002 01aa", "0164001fffe100", True),  # behind a delimiter
+        ("00000001 09f0 00000001 65aa", "0164001fffe100", False),  # start codes, whatever the extradata say
+        ("00000009 01aa", "0164001fffe100", False),  # cut off
+        ("00000002 01aa", "0164", False),
+        ("00000002 01aa", "00000001674d", False),
+        ("", "0164001fffe100", False),
+    ],
+)
+def test_packets_that_nothing_depends_on(packet: str, extradata: str, alone: bool) -> None:
+    made = av.Packet(bytes.fromhex(packet)) if packet else av.Packet(0)
+    assert decode._is_alone(made, bytes.fromhex(extradata)) is alone  # type: ignore[arg-type]
+
+
 def test_a_recording_that_begins_between_keyframes_is_not_decoded_to_be_opened(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,7 +241,7 @@ pack.pack(Path({str(data)!r}), Path({str(out)!r}), shard_megabytes=0.05, workers
     finished = sorted(out.glob("shard-*.json"))
     tars = [file.with_suffix(".tar") for file in finished]
     before = [tar.stat().st_mtime_ns for tar in tars]
-    (out / ".shard-000002.tar.12345").write_bytes(b"unfinished")
+    (out / ".12345.shard-000002.tar").write_bytes(b"unfinished")
     packing = pack(data, out, shard_megabytes=0.05, workers=1)
     assert [tar.stat().st_mtime_ns for tar in tars] == before
     assert packing.videos == 10

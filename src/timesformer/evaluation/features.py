@@ -138,8 +138,9 @@ def embed(
         ValueError: parts of another list of videos or by another model are there, or no video could be read.
     """
     folder = file.with_name(f"{file.name}.parts")
-    told = {"paths": [str(item.path) for item in videos.items], "clips": clips, "crops": crops, "model": digest(model)}
-    check_same_job(folder / "of.json", json.dumps(told), "parts for other videos or views, or by another model")
+    views = {"clips": clips, "crops": crops, "preprocessing": preprocessing.to_dict()}
+    told = json.dumps({"paths": [str(item.path) for item in videos.items], **views, "model": digest(model)})
+    check_same_job(folder / "of.json", told, "parts for other videos or views, or by another model")
     parts = list(_parts(len(videos.items)))
     for number in range(distributed.rank(), len(parts), distributed.world_size()):
         part = folder / f"{number:06}.safetensors"

@@ -154,7 +154,13 @@ class VideoModel(nn.Module):
 
 
 class FrozenModel(VideoModel):
-    """A model that was rewritten for inference: what it says of itself is the model's that it was made from."""
+    """A model that was rewritten for inference: what it says of itself is the model's that it was made from.
+
+    Attributes:
+        made_of: a name for that model and the kind of this one, see `digest`.
+    """
+
+    made_of = ""
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__()
@@ -167,7 +173,9 @@ class FrozenModel(VideoModel):
 
 
 def digest(model: VideoModel) -> str:
-    """A name for a model by its classes and weights (on OpenVINO by classes alone): others have another."""
+    """A name for a model by its classes and weights, or what it was prepared from and how: others have another."""
+    if isinstance(model, FrozenModel) and model.made_of:
+        return model.made_of
     sha = hashlib.sha256(repr(model.classes).encode())
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode())

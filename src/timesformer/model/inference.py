@@ -23,7 +23,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend
-from timesformer.model.base import FrozenModel, VideoModel
+from timesformer.model.base import FrozenModel, VideoModel, digest
 from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 from timesformer.model.tracing import is_traced
@@ -69,6 +69,12 @@ def prepare(
     clips = list(calibration)
     if dtype == "int8" and not clips:
         raise ValueError("dtype='int8' needs calibration: normalised clips of the kind to be classified")
+    fast = _rewritten(model, dtype, backend, compile, clips)
+    fast.made_of = f"{digest(model)}, {dtype}, {backend}"
+    return fast
+
+
+def _rewritten(model: TimeSformer, dtype: Dtype, backend: Backend, compile: bool, clips: list[Tensor]) -> FrozenModel:
     if backend == "openvino":
         from timesformer.model.openvino import OnOpenVINO
 
@@ -81,7 +87,7 @@ def prepare(
         prepared = Prepared(model, torch.float32, PlainLinear)
         _calibrate(prepared, clips)
         return prepared
-    packed = device == "cpu" and torch.backends.mkldnn.is_available()
+    packed = model.cls_token.device.type == "cpu" and torch.backends.mkldnn.is_available()
     return Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
 
 

@@ -93,12 +93,6 @@ def checkpoints(folder: Path) -> list[Path]:
     return [file for name in (LATEST, PREVIOUS) if (file := folder / name).exists()]
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what is left of checkpoints that were being written when their process was killed."""
-    for file in folder.glob(".checkpoint*.pt.*"):
-        file.unlink(missing_ok=True)
-
-
 def latest_readable(folder: Path) -> Path | None:
     """The newest checkpoint of a folder that is whole; None where there is none at all.
 

@@ -27,7 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from timesformer import models
 from timesformer.distributed import gather, on_first, rank, world_size
 from timesformer.evaluation.evaluate import Evaluation, evaluate
-from timesformer.files import replace_file
+from timesformer.files import remove_unfinished, replace_file
 from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
 from timesformer.model.timesformer import TimeSformer
@@ -37,7 +37,6 @@ from timesformer.training.checkpoint import (
     checkpoints,
     latest_readable,
     load_checkpoint,
-    remove_unfinished,
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
@@ -223,7 +222,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
 
 def _open_folder(out: Path, recipe: Recipe, progress: Progress) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    remove_unfinished(out)
+    remove_unfinished(out, "checkpoint*.pt")
     if not progress.bad:
         (out / "bad_videos.txt").unlink(missing_ok=True)
     with replace_file(out / "recipe.yaml") as file:

@@ -199,11 +199,11 @@ def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float, *, 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Keys of a batch, by their places in it those to be left out, with the reason, and the place that once was."""
+    """Keys of a batch; by their places those to be left out, with the reason, and those where a worker died once."""
 
     keys: tuple[Any, ...]
     lost: dict[int, str] = field(default_factory=dict)
-    doubted: int | None = None
+    doubted: frozenset[int] = frozenset()
 
 
 def _make_batches(
@@ -228,8 +228,8 @@ def _without(batch: _Batch, lost: WorkerLost) -> _Batch:
     A worker that died has a second chance with all of it: it may have been killed by someone, and then what comes of
     the batch must not differ.
     """
-    if lost.died and batch.doubted != lost.step:
-        return replace(batch, doubted=lost.step)
+    if lost.died and lost.step not in batch.doubted:
+        return replace(batch, doubted=batch.doubted | {lost.step})
     if lost.step in batch.lost:  # then it was not that video: nothing is gained by trying for ever
         raise RuntimeError(f"a loader process was lost twice over the same batch: {lost}")
     return replace(batch, lost={**batch.lost, lost.step: str(lost)})

@@ -198,7 +198,7 @@ class _File:
         self._position = len(self._head)
         self._places: dict[int | None, int] = {entry.pts: place for place, entry in enumerate(table)}
         self._keys = [place for place, entry in enumerate(table) if entry.is_key]
-        self._alone = {entry.pts: place for place, entry in enumerate(table) if entry.is_alone}
+        self._alone.update({entry.pts: place for place, entry in enumerate(table) if entry.is_alone})
         # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
         self._seek_times = [[entry.pts for entry in table], [entry.dts for entry in table]]
 
@@ -265,7 +265,8 @@ class _File:
                 if packet.pts is None or packet.is_corrupt or dropped:
                     return []
                 dts = packet.pts if packet.dts is None else packet.dts
-                table.append(_Entry(packet.pts, dts, packet.is_keyframe, _is_alone(packet, extradata)))
+                alone = not packet.is_keyframe and _is_alone(packet, extradata)
+                table.append(_Entry(packet.pts, dts, packet.is_keyframe, alone))
         except av.FFmpegError:  # the file is cut off
             return []
         return sorted(table)
@@ -359,14 +360,17 @@ def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> boo
 
     Its units are each preceded by their length, in as many bytes as the extradata of such files (avcC) say.
     """
-    if not extradata or extradata[0] != 1:
+    if not extradata or len(extradata) < 7 or extradata[0] != 1:
         return False
     data, place, width = memoryview(packet), 0, (extradata[4] & 3) + 1
     while place + width < len(data):
-        header = data[place + width]
-        if header & 31 in _SLICES:
-            return not header >> 5 & 3
-        place += width + int.from_bytes(data[place : place + width], "big")
+        start = place + width
+        length = int.from_bytes(data[place:start], "big")
+        if not 1 <= length <= len(data) - start:  # it is laid out in another way
+            return False
+        if data[start] & 31 in _SLICES:
+            return not data[start] >> 5 & 3
+        place = start + length
     return False
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 
-from timesformer.files import check_same_job, replace_file, write_json
+from timesformer.files import check_same_job, remove_unfinished, replace_file, write_json
 from timesformer.video.clips import TIME_LIMIT, BadVideo, write_bad_videos
 from timesformer.video.datasets import VideoList, read_unlabelled, splits
 from timesformer.video.decode import VideoReader
@@ -95,8 +95,7 @@ def pack(
     check_same_job(
         out / "job.json", json.dumps({**told, "short_side": short_side}), "shards of other videos or another size"
     )
-    for unfinished in out.glob(".shard-*"):
-        unfinished.unlink()
+    remove_unfinished(out, "shard-*")
 
     done = [json.loads(file.read_text()) for file in sorted(out.glob("shard-*.json"))]
     entries = [entry for part in done for entry in part["videos"]]
