@@ -161,7 +161,7 @@ def test_figures_of_others_are_marked_as_quoted(tmp_path: Path) -> None:
     write_report(table5, Results(ours), tmp_path, "x")
     page = (tmp_path / "table5.md").read_text()
     assert "| R(2+1)D (quoted: Tran et al., 2018) | – | 72.0 / 90.0 | – | 17.5 |" in page
-    assert "| TimeSformer-HR | 95.0 ± 0.0 | 79.7 / 94.4 | 122.0 M | 5.11 |" in page
+    assert "| TimeSformer-HR | 95.0 | 79.7 / 94.4 | 122.0 M | 5.11 |" in page
     rows = {row["row"]: row for row in csv.DictReader((tmp_path / "table5.csv").open())}
     assert rows["CorrNet"]["quoted"] == "Wang et al., 2020"
     assert rows["CorrNet"]["top1"] == ""
