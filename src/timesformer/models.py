@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from timesformer.baselines import build as build_baseline
 from timesformer.baselines import create_baseline, inflate_2d
 from timesformer.baselines.resnet3d import ResNet3d
@@ -83,8 +85,12 @@ def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: d
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     config = own.replace(**overrides)
-    model = build_baseline(about["architecture"], dataclasses.asdict(config))
     weights, _ = read_tensors(file)
+    with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
+        blank = build_baseline(about["architecture"], dataclasses.asdict(config))
+    if config.num_classes == own.num_classes:
+        check_shapes(weights, blank, str(folder))
+    model = build_baseline(about["architecture"], dataclasses.asdict(config))
     if config.num_classes == own.num_classes:
         model.classes = tuple(about["classes"]) if about.get("classes") else None
         model.multi_label = bool(about.get("multi_label"))

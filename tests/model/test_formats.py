@@ -7,7 +7,7 @@ import logging
 import pickle
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -235,7 +235,8 @@ def test_wrong_hugging_face_folders(tmp_path: Path) -> None:
         "its config.json does not say 'hidden_size'": {k: v for k, v in good.items() if k != "hidden_size"},
         "attention='odd' is not one of": {**good, "attention_type": "odd"},
         r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model": {**good, "hidden_size": 96},
-        "does not tell of its weight encoder.layer.1": {**good, "num_hidden_layers": 1},
+        "depth=1 in its config.json, 2 blocks in its weights": {**good, "num_hidden_layers": 1},
+            "does not tell of its weight encoder.layer.0.temporal": {**good, "attention_type": "joint_space_time"},
         "its config.json is of a vit model, not of a TimeSformer": {"model_type": "vit"},
     }
     for message, about in cases.items():
@@ -421,6 +422,37 @@ def test_odd_configurations_are_one_clear_error(tmp_path: Path) -> None:
         for overrides in ({}, {"image_size": 48}):
             with pytest.raises(WeightsError, match="own"):
                 load_model(tmp_path / "own", **overrides)
+
+
+@pytest.mark.parametrize("to", ["timesformer", "huggingface"])
+def test_a_configuration_of_a_huge_model_costs_nothing(
+    tmp_path: Path, to: Literal["timesformer", "huggingface"]
+) -> None:
+    make().save_pretrained(tmp_path / "own")
+    convert(tmp_path / "own", tmp_path / "x", to)
+    about = json.loads((tmp_path / "x" / "config.json").read_text())
+    where = about["model"] if to == "timesformer" else about
+    depth, width = ("depth", "embed_dim") if to == "timesformer" else ("num_hidden_layers", "hidden_size")
+    for name, value, told in (
+        (depth, 10**8, r"depth=100000000 in its config.json, 2 blocks in its weights"),
+        (width, 48 * 10**6, r"x: weight blocks.0.attn.proj.bias: \(48,\) in the file, \(48000000,\) in the model"),
+        ("num_frames", 10**9, r"x: weight time_embed"),
+    ):
+        was = where[name]
+        where[name] = value
+        (tmp_path / "x" / "config.json").write_text(json.dumps(about))
+        with pytest.raises(WeightsError, match=told):
+            load_model(tmp_path / "x")
+        where[name] = was
+
+
+def test_names_of_classes_are_text(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "own")
+    about = json.loads((tmp_path / "own" / "config.json").read_text())
+    about["classes"] = ["a", "b", "c", "d", {"e": 1}]
+    (tmp_path / "own" / "config.json").write_text(json.dumps(about))
+    with pytest.raises(WeightsError, match="own: the class name {'e': 1} is no text"):
+        load_model(tmp_path / "own")
 
 
 def test_nothing_else_is_overwritten(tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def newest(folder: Path) -> int:
     return load_checkpoint(file)[0].step
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", "end", "bit"])
+@pytest.mark.parametrize("damage", ["empty", "half", "end", "bit", "name"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -296,6 +296,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     file = tmp_path / "checkpoint.pt"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= damage == "bit"
+    if damage == "name":  # in the list of what is in it
+        content[content.rindex(b"data.pkl")] = 0xFF
     file.write_bytes(content[: {"empty": 0, "half": len(content) // 2, "end": -30}.get(damage)])
     with caplog.at_level(logging.WARNING):
         assert newest(tmp_path) == 2

@@ -244,6 +244,7 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
     except KeyError as error:
         raise WeightsError(f"{source}: its config.json does not say {error}") from error
     weights = {name.removeprefix("timesformer."): value for name, value in weights.items()}
+    _check_depth(source, weights, config["depth"])
     classes = weights["classifier.weight"].shape[0] if "classifier.weight" in weights else 0
     model_config = ModelConfig(
         attention=about.get("attention_type", "divided_space_time"), num_classes=classes, mlp_ratio=mlp_ratio,
@@ -324,8 +325,17 @@ def from_own(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> 
         config = ModelConfig(**about["model"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: no model can be read from its config.json: {error!r}") from error
+    _check_depth(source, weights, config.depth)
     classes = tuple(about["classes"]) if about.get("classes") else None
     return Stored(source, config, weights, classes, bool(about.get("multi_label")), about.get("preprocessing"))
+
+
+def _check_depth(source: str, weights: dict[str, Tensor], depth: int) -> None:
+    """See that there are as many blocks as the configuration says, before that many are made: WeightsError."""
+    numbers = [int(match[1]) for name in weights if (match := re.match(r"(?:blocks|encoder\.layer)\.(\d+)\.", name))]
+    there = 1 + max(numbers, default=-1)
+    if there != depth:
+        raise WeightsError(f"{source}: depth={depth} in its config.json, {there} blocks in its weights")
 
 
 def read_json(file: Path) -> Any:

@@ -64,18 +64,27 @@ def load_model(
     if entry and not stored.preprocessing:
         stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
 
-    model = TimeSformer(stored.config.replace(**overrides))
-    config, weights = model.config, stored.weights
-    if (misfit := _misfit_of_head(stored.config, config)) is None:
-        model.classes = stored.classes
-        model.multi_label = stored.multi_label
-    else:
+    config, weights = stored.config.replace(**overrides), stored.weights
+    with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
+        blank = TimeSformer(config)
+    if misfit := _misfit_of_head(stored.config, config):
         logger.warning("%s: head not loaded: %s", stored.source, misfit)
-        weights = with_head_of(model, weights)
-    for name in sorted(weights.keys() - model.state_dict().keys()):
+        weights = with_head_of(blank, weights)
+    for name in sorted(weights.keys() - blank.state_dict().keys()):
         if not name.startswith(("blocks.", "head.")):
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
             del weights[name]
+    own = stored.config.grid
+    places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
+    if places is not None and places != 1 + own["h"] * own["w"]:
+        raise WeightsError(f"{stored.source}: weight pos_embed: {places} positions, {1 + own['h'] * own['w']} expected")
+    fit_positions(weights, own, config.grid, resize)
+    check_shapes(weights, blank, stored.source)
+
+    model = TimeSformer(config)
+    model.load_state_dict(with_head_of(model, weights) if misfit else weights)
+    if not misfit:
+        model.classes, model.multi_label = stored.classes, stored.multi_label
     if classes is not None:
         model.classes = class_names(classes)
     if model.classes is not None:
@@ -84,13 +93,6 @@ def load_model(
         raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
     if stored.preprocessing:
         model.preprocessing = preprocessing_for(config, stored.preprocessing, overrides)
-    own = stored.config.grid
-    places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
-    if places is not None and places != 1 + own["h"] * own["w"]:
-        raise WeightsError(f"{stored.source}: weight pos_embed: {places} positions, {1 + own['h'] * own['w']} expected")
-    fit_positions(weights, own, config.grid, resize)
-    check_shapes(weights, model, stored.source)
-    model.load_state_dict(weights)
     return model.eval()
 
 
@@ -177,6 +179,9 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
 def check_classes(names: Sequence[str], count: int, where: object) -> None:
     """See that there is one name for each class, each another: WeightsError."""
     where = where if isinstance(where, str | Path) else "classes"
+    for name in names:
+        if not isinstance(name, str):
+            raise WeightsError(f"{where}: the class name {name!r} is no text")
     if len(names) != count:
         raise WeightsError(f"{where}: {len(names)} names for a model of {count} classes")
     twice = [name for name, times in Counter(names).items() if times > 1]

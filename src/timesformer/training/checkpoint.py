@@ -108,7 +108,7 @@ def latest_readable(folder: Path) -> Path | None:
             with zipfile.ZipFile(file) as content:
                 if (damaged := content.testzip()) is not None:
                     raise zipfile.BadZipFile(f"its part {damaged} is damaged")
-        except (OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # what the zip reader raises over damaged bytes is not told, and is of many kinds
             problems.append(f"{file} can't be read ({error})")
             continue
         if problems:
