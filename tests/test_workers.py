@@ -66,7 +66,7 @@ def test_each_job_has_its_own_outcome(count: int, in_order: bool) -> None:
         assert [number for number, _ in found] == list(range(20))
     expected: dict[int, Any] = {number: 10 * number for number in range(20)}
     expected |= {4: "WorkerLost: takes more than 1 s"}
-    expected |= {number: "WorkerLost: crashes the decoder (SIGSEGV)" for number in (5, 19)}
+    expected |= {number: "WorkerLost: kills the process that works on it (SIGSEGV)" for number in (5, 19)}
     expected |= {11: "JobError: not 11", 12: "JobError: OddError: 12 and 2"}
     assert dict(found) == expected
     assert len(found) == 20
@@ -76,7 +76,7 @@ def test_each_job_has_its_own_outcome(count: int, in_order: bool) -> None:
 def test_processes_started_afresh() -> None:
     with Workers(make, (2,), count=1, method="spawn") as pool:
         found = [outcome(result) for _, result in pool.results([("multiply", 1), ("crash", 2), ("multiply", 3)], 30)]
-    assert sorted(found, key=str) == [2, 6, "WorkerLost: crashes the decoder (SIGSEGV)"]
+    assert sorted(found, key=str) == [2, 6, "WorkerLost: kills the process that works on it (SIGSEGV)"]
 
 
 def test_jobs_are_drawn_a_few_ahead() -> None:
@@ -93,6 +93,21 @@ def test_jobs_are_drawn_a_few_ahead() -> None:
         for number in range(10):
             assert next(results)[0][1] == number
             assert drawn <= number + 6
+
+
+def make_killed(flag: Path) -> Callable[[int], int]:
+    def do(job: int) -> int:
+        if job == 2 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job
+
+    return do
+
+
+def test_a_job_whose_process_was_killed_is_done_again(tmp_path: Path) -> None:
+    with Workers(make_killed, (tmp_path / "flag",), count=1, method=QUICKEST) as pool:
+        assert sorted(pool.results(range(5), 60)) == [(number, number) for number in range(5)]
 
 
 def make_steps() -> Callable[[list[str]], list[int]]:

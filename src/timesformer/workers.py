@@ -166,7 +166,7 @@ class Worker:
             self._process.join(_PATIENCE)
             code = self._process.exitcode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise self._lost(f"crashes the decoder ({how})", died=True) from None
+            raise self._lost(f"kills the process that works on it ({how})", died=True) from None
         if done:
             return value
         error, trace = value
@@ -213,15 +213,19 @@ class Workers:
     ) -> Iterator[tuple[Any, Any]]:
         """Every job with its result; for one that failed with the JobError, for one that was lost the WorkerLost.
 
+        A job whose process died is done once again, all of it: someone may have killed the process, and then what comes
+        of the job must not differ.
+
         Args:
             jobs: are drawn as they are needed, a few ahead.
             seconds: that a step of a job may take, see `at_step`.
             in_order: of the jobs; or as they are done.
-            again: makes of a job that was lost the job to do in its place.
+            again: makes of a job that is lost the job to do in its place.
         """
         drawn = enumerate(jobs)
         number = due = 0  # of the job that was drawn last, and of the one that is to be yielded next
         done: dict[int, tuple[Any, Any]] = {}
+        doubted: set[tuple[int, int]] = set()  # jobs and steps that a process died at once
         while True:
             while not in_order or number - due < _AHEAD * len(self._workers):
                 idlest = min(self._workers, key=lambda worker: len(worker.given))
@@ -241,7 +245,10 @@ class Workers:
             for worker in busy:
                 while worker.given and (answer := worker.answer(seconds)) is not None:
                     of, given, result = answer
-                    if isinstance(result, WorkerLost) and again:
+                    if isinstance(result, WorkerLost) and result.died and (of, result.step) not in doubted:
+                        doubted.add((of, result.step))
+                        worker.submit(given, of)
+                    elif isinstance(result, WorkerLost) and again:
                         worker.submit(again(given, result), of)
                     else:
                         done[of] = given, result

@@ -171,7 +171,7 @@ def test_a_crash_or_hang_of_a_decoder_costs_one_video(clean: Path, monkeypatch: 
     monkeypatch.setattr(check, "_inspect", fragile)
     report = check_videos(clean, workers=2, time_limit=1)
     assert {problem.path.name: problem.reason for problem in report.problems} == {
-        "train_00001.mp4": "crashes the decoder (SIGKILL)",
+        "train_00001.mp4": "kills the process that works on it (SIGKILL)",
         "train_00002.mp4": "takes more than 1 s",
         "train_00003.mp4": "RuntimeError: of a new kind",
     }

@@ -72,11 +72,11 @@ def test_a_video_that_hangs_or_crashes_is_left_out_of_its_batch(videos: VideoLis
     assert [batch.bad for batch in found] == [
         (
             BadVideo(hangs, f"{hangs}: takes more than 2 s"),
-            BadVideo(crashes, f"{crashes}: crashes the decoder (SIGSEGV)"),
+            BadVideo(crashes, f"{crashes}: kills the process that works on it (SIGSEGV)"),
         ),
         (),
         (),
-        (BadVideo(too, f"{too}: crashes the decoder (SIGSEGV)"),),
+        (BadVideo(too, f"{too}: kills the process that works on it (SIGSEGV)"),),
     ]
     assert torch.equal(found[0].clips, whole[0].clips[:2])
     assert torch.equal(found[1].clips, whole[1].clips)
@@ -107,5 +107,6 @@ def test_a_process_that_is_lost_with_no_video_to_blame(videos: VideoList, monkey
         os.kill(os.getpid(), signal.SIGKILL)
 
     dataset = ClipDataset(videos, PREPROCESSING, TrainTransform(32, (32, 40)), seed=0, short_side=40)
-    with pytest.raises(RuntimeError, match=r"lost twice over the same batch: crashes the decoder \(SIGKILL\)"):
+    told = r"a batch of 2 videos kills the process that works on it \(SIGKILL\), all of which were decoded.*memory"
+    with pytest.raises(RuntimeError, match=told):
         list(clips.load(dataset, batch_sampler=[[(0, 0), (0, 1)]], workers=1, collate_fn=crash))

@@ -199,11 +199,10 @@ def load_by(pool: Workers, keys: Iterable[Sequence[Any]], time_limit: float, *, 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Keys of a batch; by their places those to be left out, with the reason, and those where a worker died once."""
+    """Keys of a batch, and by their places those to be left out, with the reason."""
 
     keys: tuple[Any, ...]
     lost: dict[int, str] = field(default_factory=dict)
-    doubted: frozenset[int] = frozenset()
 
 
 def _make_batches(
@@ -217,21 +216,19 @@ def _make_batches(
         for place, key in enumerate(batch.keys):
             at_step(place)
             samples.append(dataset.failed(key, batch.lost[place]) if place in batch.lost else dataset[key])
+        at_step(len(batch.keys))  # what goes wrong from here on is no video's fault
         return collate_fn(samples) if collate_fn else samples[0]
 
     return make
 
 
 def _without(batch: _Batch, lost: WorkerLost) -> _Batch:
-    """The batch to be done again, less the video that its worker was lost at.
-
-    A worker that died has a second chance with all of it: it may have been killed by someone, and then what comes of
-    the batch must not differ.
-    """
-    if lost.died and lost.step not in batch.doubted:
-        return replace(batch, doubted=batch.doubted | {lost.step})
-    if lost.step in batch.lost:  # then it was not that video: nothing is gained by trying for ever
-        raise RuntimeError(f"a loader process was lost twice over the same batch: {lost}")
+    """The batch to be done again, less the video that its worker was lost at."""
+    if lost.step == len(batch.keys):
+        raise RuntimeError(
+            f"a batch of {len(batch.keys)} videos {lost}, all of which were decoded: "
+            "is there enough memory, and shared memory (/dev/shm)?"
+        )
     return replace(batch, lost={**batch.lost, lost.step: str(lost)})
 
 
