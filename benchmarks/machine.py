@@ -8,12 +8,16 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+
+T = TypeVar("T")
 
 
 def machine() -> dict[str, Any]:
@@ -41,6 +45,18 @@ def interleaved(jobs: Mapping[str, Callable[[], object]], rounds: int = 7, warm_
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What a function of a module returns in a process that is started for it, with memory of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
+def memory(which: str) -> int:
+    """Bytes that this process holds (`VmRSS`) or has held at most (`VmHWM`); Linux alone."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(which)).split()[1])
 
 
 def write_result(name: str, result: dict[str, Any], command: str = "") -> None:

@@ -10,16 +10,13 @@ cost grows as tokens ** exponent.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import interleaved, write_result
+from machine import in_own_process, interleaved, memory, write_result
 
 import timesformer
 from timesformer.model.costs import count_macs
@@ -34,26 +31,15 @@ def make(attention: str, frames: int, size: int, depth: int) -> timesformer.Time
     return timesformer.create_model("timesformer_base", attention=attention, **options).eval()  # type: ignore[arg-type]
 
 
-def memory(attention: str, frames: int, size: int) -> int:
-    """Bytes at the peak of a forward pass, in a process of its own, above what it held before the pass."""
-    job = json.dumps([attention, frames, size])
-    done = subprocess.run([sys.executable, __file__, "--measure", job], capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1])
-
-
-def measure(attention: str, frames: int, size: int) -> None:
+def peak(attention: str, frames: int, size: int) -> int:
+    """Bytes at the peak of a forward pass above what was held before it, for a process of its own."""
     model = timesformer.prepare(make(attention, frames, size, depth=12))
     clip = torch.randn(1, 3, frames, size, size)
     model(clip[:, :, :1, :32, :32])  # what is set up once
-    before = _status("VmRSS")
+    before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # starts the peak anew
     model(clip)
-    print(_status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+    return memory("VmHWM") - before
 
 
 def exponent(work: list[float], cost: list[float]) -> float:
@@ -78,7 +64,7 @@ def compare(rounds: int) -> dict[str, Any]:
     peaks = {}
     for name in seconds:
         attention, shape = name.split(", ")
-        peaks[name] = memory(attention, *map(int, shape.split(" x ")))
+        peaks[name] = in_own_process(peak, attention, *map(int, shape.split(" x ")))
     exponents = {}
     for attention in SCHEMES:
         for along, points in (("frames", FRAMES), ("frame size", SIZES)):
@@ -105,12 +91,8 @@ def compare(rounds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure:
-        measure(*json.loads(args.measure))
-    else:
-        write_result("scaling", compare(args.rounds))
+    write_result("scaling", compare(args.rounds))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,12 @@ memory each in a process of its own. `frozen` trains the head alone, against a f
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from inference import Logits, hugging_face
-from machine import interleaved, write_result
+from machine import in_own_process, interleaved, memory, write_result
 from torch import nn
 
 import timesformer
@@ -56,18 +52,11 @@ def make(kind: str, frames: int, size: int) -> nn.Module:
 
 
 def peak(kind: str, frames: int, size: int, batch: int, dtype: str) -> int:
-    """Bytes at the peak of two steps, in a process of its own."""
-    job = json.dumps([kind, frames, size, batch, dtype])
-    done = subprocess.run([sys.executable, __file__, "--measure", job], capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1])
-
-
-def measure(kind: str, frames: int, size: int, batch: int, dtype: str) -> None:
+    """Bytes at the peak of two steps, for a process of its own."""
     step = stepper(make(kind, frames, size), torch.randn(batch, 3, frames, size, size), dtype)
     step()
     step()
-    status = Path("/proc/self/status").read_text().splitlines()
-    print(1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1]))
+    return memory("VmHWM")
 
 
 def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
@@ -86,7 +75,7 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
         for name, median in interleaved(jobs, rounds=rounds, warm_up=1).items():
             seconds[f"{name}, {dtype}"] = median
     peaks = {
-        f"{kind}, {dtype}": peak(kind, frames, size, batch, dtype)
+        f"{kind}, {dtype}": in_own_process(peak, kind, frames, size, batch, dtype)
         for dtype in DTYPES
         for kind in ("theirs", "plain", "checkpointing")
     }
@@ -95,8 +84,8 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
         theirs = seconds[f"theirs, {dtype}"]
         ratios[f"speed over Hugging Face, {dtype}"] = theirs / seconds[f"plain, {dtype}"]
         ratios[f"checkpointing: time over Hugging Face's plain, {dtype}"] = seconds[f"checkpointing, {dtype}"] / theirs
-        memory = peaks[f"checkpointing, {dtype}"] / peaks[f"theirs, {dtype}"]
-        ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}"] = memory
+        less = peaks[f"checkpointing, {dtype}"] / peaks[f"theirs, {dtype}"]
+        ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}"] = less
         ratios[f"memory over Hugging Face, {dtype}"] = peaks[f"plain, {dtype}"] / peaks[f"theirs, {dtype}"]
         ratios[f"frozen: time over forward, {dtype}"] = seconds[f"frozen, {dtype}"] / seconds[f"forward, {dtype}"]
     return {
@@ -113,12 +102,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure:
-        measure(*json.loads(args.measure))
-    else:
-        write_result("training", compare(args.frames, args.size, args.batch, args.rounds))
+    write_result("training", compare(args.frames, args.size, args.batch, args.rounds))
 
 
 if __name__ == "__main__":
