@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -11,11 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from timesformer.cli import main
 from timesformer.training.recipe import load_recipe
+from timesformer.video import decode
 from timesformer.video.synthetic import write_dataset
 
 QUICK = [
@@ -77,6 +80,29 @@ def test_one_bad_video_does_not_end_a_prediction(
     assert good in captured.out
     assert captured.err.count("error:") == 1
     assert "text.mp4" in captured.err
+    assert main(["predict", str(run), good, "--hop", "4"]) == 1
+    assert "--hop, --threshold: only with --timeline" in capsys.readouterr().err
+    assert main(["predict", str(run), good, "--calibrate", str(data)]) == 1
+    assert "--calibrate: only with --dtype int8" in capsys.readouterr().err
+
+
+def test_a_crash_of_a_decoder_does_not_end_a_prediction(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashes, good = map(str, sorted(data.glob("*/test_*.mp4"))[:2])
+    init = decode.VideoReader.__init__
+
+    def open_(self: Any, path: str | Path, **options: Any) -> None:
+        if str(path) == crashes:
+            faulthandler.disable()  # whose report would be in the way
+            os.kill(os.getpid(), signal.SIGSEGV)
+        init(self, path, **options)
+
+    monkeypatch.setattr(decode.VideoReader, "__init__", open_)
+    assert main(["predict", str(run), crashes, good]) == 1
+    captured = capsys.readouterr()
+    assert good in captured.out
+    assert f"{crashes}: kills the process that works on it (SIGSEGV)" in captured.err
 
 
 def test_resume_takes_the_recipe_of_the_run(run: Path, data: Path, tmp_path: Path) -> None:

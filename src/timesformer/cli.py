@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from timesformer.evaluation.bulk import BulkJob
     from timesformer.evaluation.evaluate import Evaluation
     from timesformer.evaluation.protocols import Clips
     from timesformer.predictor import ClassifierSource, VideoClassifier
@@ -173,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
     predict.add_argument(
-        "--threshold", type=float, default=0.5, help="score from which a class is in a segment (default: %(default)s)"
+        "--threshold", type=float, help="score from which a class is in a segment of a timeline (default: 0.5)"
     )
     _add_bulk(predict)
     _add_json(predict)
@@ -340,6 +341,8 @@ def _source(args: argparse.Namespace) -> ClassifierSource:
     from timesformer.video.datasets import read_videos, splits
 
     source = ClassifierSource(args.model, args.classes, _options(args.set))
+    if getattr(args, "calibrate", None) and args.dtype != "int8":
+        raise ValueError("--calibrate: only with --dtype int8")
     if not (getattr(args, "dtype", None) or getattr(args, "backend", None)):
         return source
     own = splits(args.calibrate) if args.calibrate else []
@@ -608,29 +611,31 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
-    from timesformer.video.decode import VideoError
+    from timesformer.evaluation.bulk import find_inputs, rows_of
+    from timesformer.video.shards import find_packed
 
     if _is_table(args.out) and args.timeline:
         raise ValueError(f"--out {args.out}: timelines are written into a folder, not as tables")
     if args.out and not (args.timeline or _is_table(args.out)):
         raise ValueError(f"--out {args.out}: must end in .parquet, or be a folder for --timeline")
+    if not args.timeline and (args.hop or args.threshold is not None):
+        raise ValueError("--hop, --threshold: only with --timeline")
     _check_engine(args)
-    if _is_table(args.out):
-        from timesformer.evaluation.bulk import find_inputs
-
-        return _bulk(args, "labels", find_inputs(args.videos))
-    classifier = _classifier(args)
     if args.timeline:
-        return _timelines(args, classifier)
+        return _timelines(args, _classifier(args))
+    if _is_table(args.out):
+        return _write_bulk(args, _bulk_job(args, "labels", find_inputs(args.videos)))
+    job = _bulk_job(args, "labels", [find_packed(video) or Path(video) for video in args.videos])
     results: list[dict[str, Any]] = []
-    with track(console, "predict", len(args.videos)) as advance:
-        for video in args.videos:
-            try:
-                top = classifier.predict(video, top=args.top, clips=args.clips, crops=args.crops)
-                results.append({"video": video, "top": [{"label": label, "score": score} for label, score in top]})
-            except VideoError as error:
-                results.append({"video": video, "error": str(error)})
-            advance()
+    with track(console, "predict", len(job.videos)) as advance:
+        for row in rows_of(job, on_videos=advance):
+            result: dict[str, Any] = {"video": row["path"]}
+            if row["error"]:
+                result["error"] = row["error"]
+            else:
+                pairs = zip(row["labels"], row["scores"], strict=True)
+                result["top"] = [{"label": label, "score": score} for label, score in pairs]
+            results.append(result)
     _write_json(args.json, results)
     failed = [result["error"] for result in results if "error" in result]
     if args.json != "-":
@@ -655,20 +660,25 @@ def _check_engine(args: argparse.Namespace) -> None:
         raise ValueError("--replicas: only with --engine ray")
 
 
-def _bulk(args: argparse.Namespace, want: Literal["labels", "features"], videos: Sequence[VideoPath]) -> int:
-    from timesformer.display import track
-    from timesformer.distributed import process_group, rank
-    from timesformer.evaluation.bulk import BulkJob, run_bulk
-    from timesformer.evaluation.ray_engine import ray_engine
+def _bulk_job(args: argparse.Namespace, want: Literal["labels", "features"], videos: Sequence[VideoPath]) -> BulkJob:
+    from timesformer.evaluation.bulk import BulkJob
 
-    job = BulkJob(
+    return BulkJob(
         _source(args), tuple(videos), want, top=getattr(args, "top", 1), clips=args.clips, crops=args.crops,
         workers=args.workers, time_limit=args.time_limit,
     )  # fmt: skip
+
+
+def _write_bulk(args: argparse.Namespace, job: BulkJob) -> int:
+    from timesformer.display import track
+    from timesformer.distributed import process_group, rank
+    from timesformer.evaluation.bulk import run_bulk
+    from timesformer.evaluation.ray_engine import ray_engine
+
     engine = ray_engine(args.replicas) if args.engine == "ray" else None
     with process_group():
         console.quiet = rank() > 0
-        with track(console, want, len(videos)) as advance:
+        with track(console, job.want, len(job.videos)) as advance:
             try:
                 result = run_bulk(job, args.out, engine=engine, on_videos=advance)
             except KeyboardInterrupt:
@@ -690,6 +700,7 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"{twice[0]}: two videos have this name, and their timelines would have: give them one by one")
     results: list[dict[str, Any]] = []
+    threshold = 0.5 if args.threshold is None else args.threshold
     for video in args.videos:
         try:
             with track_total(console, Path(video).name) as progress:
@@ -698,11 +709,11 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
             results.append({"video": video, "error": str(error)})
             console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
             continue
-        found.write((args.out or Path()) / Path(video).name, args.threshold)
-        results.append(found.to_json(args.threshold))
+        found.write((args.out or Path()) / Path(video).name, threshold)
+        results.append(found.to_json(threshold))
         if args.json != "-":
             print(video)
-            for part in found.segments(args.threshold):
+            for part in found.segments(threshold):
                 print(f"  {part.start:8.1f} s to {part.end:8.1f} s  {part.score:7.2%}  {part.label}")
     _write_json(args.json, results)
     return 1 if any("error" in result for result in results) else 0
@@ -795,7 +806,8 @@ def _embed(args: argparse.Namespace) -> int:
 
     _check_engine(args)
     if _is_table(args.out):
-        return _bulk(args, "features", [item.path for item in read_unlabelled(args.data, args.split).items])
+        paths = [item.path for item in read_unlabelled(args.data, args.split).items]
+        return _write_bulk(args, _bulk_job(args, "features", paths))
     with process_group():
         console.quiet = rank() > 0
         classifier = _classifier(args)

@@ -20,7 +20,7 @@ import torch
 
 import timesformer
 from timesformer.cli import main
-from timesformer.evaluation import bulk
+from timesformer.evaluation import bulk, features
 from timesformer.evaluation.bulk import BulkJob, find_inputs, run_bulk
 from timesformer.evaluation.features import video_features
 from timesformer.predictor import ClassifierSource, VideoClassifier
@@ -84,7 +84,7 @@ def check_labels(found: list[dict[str, Any]], inputs: tuple[VideoPath, ...], sou
 def test_every_video_has_a_row(
     data: Path, hanging: Path, source: ClassifierSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "PART", 8)
+    monkeypatch.setattr(features, "PART", 8)
     inputs = find_inputs([data])
     inputs = (*inputs[:5], hanging, inputs[2], *inputs[5:], Path("nowhere.mp4"))
     job = BulkJob(source, inputs, "labels", top=3, time_limit=2)
@@ -124,9 +124,9 @@ def killed_often(source: ClassifierSource, data: Path, out: Path, engine: str, t
     code = f"""
 import time
 from pathlib import Path
-from timesformer.evaluation import bulk
+from timesformer.evaluation import bulk, features
 from timesformer.predictor import ClassifierSource, VideoClassifier
-bulk.PART = 4
+features.PART = 4
 rows = bulk.BulkJob.rows
 def slowly(*args):
     time.sleep(0.3)
@@ -157,7 +157,7 @@ def test_a_job_that_is_killed_again_and_again(
     seen = killed_often(source, data, out, "engine = bulk.local_engine", times=3)
     assert all(set(earlier) < set(later) for earlier, later in itertools.pairwise(seen))
     assert len(seen[-1]) < 6
-    monkeypatch.setattr(bulk, "PART", 4)
+    monkeypatch.setattr(features, "PART", 4)
     inputs = find_inputs([data])
     run_bulk(BulkJob(source, inputs, "labels", top=3), out)
     check_labels(rows(out), inputs, source)
@@ -227,7 +227,8 @@ def test_commands(data: Path, source: ClassifierSource, tmp_path: Path, capsys: 
 
 def test_several_processes_share_the_parts(data: Path, source: ClassifierSource, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
-    code = "import sys; from timesformer.evaluation import bulk; bulk.PART = 4; from timesformer.cli import main; "
+    code = "import sys; from timesformer.evaluation import features; features.PART = 4\n"
+    code += "from timesformer.cli import main"
     (tmp_path / "run.py").write_text(f"{code}\nif __name__ == '__main__': sys.exit(main())")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["predict", str(source.model), str(data), "--out", str(out), "--top", "3", "--workers", "1"]
@@ -274,7 +275,7 @@ def test_ray_equals_local(
     for want in ("labels", "features"):
         job = BulkJob(source, inputs, want, top=3, time_limit=5)  # type: ignore[arg-type]
         local, ray = tmp_path / f"{want}-local.parquet", tmp_path / f"{want}-ray.parquet"
-        monkeypatch.setattr(bulk, "PART", 8)
+        monkeypatch.setattr(features, "PART", 8)
         assert run_bulk(job, local) == run_bulk(job, ray, engine=ray_engine())
         assert rows(local) == rows(ray)
         assert len(rows(ray)) == 32
@@ -290,7 +291,7 @@ def test_a_ray_job_that_is_killed(
     start = f"import ray; ray.init(**{RAY!r})\nfrom timesformer.evaluation.ray_engine import ray_engine\n"
     seen = killed_often(source, data, out, start + "engine = ray_engine()", times=2)
     assert set(seen[0]) < set(seen[1])
-    monkeypatch.setattr(bulk, "PART", 4)
+    monkeypatch.setattr(features, "PART", 4)
     inputs = find_inputs([data])
     run_bulk(BulkJob(source, inputs, "labels", top=3), out)  # and finished by the other engine
     check_labels(rows(out), inputs, source)

@@ -236,7 +236,7 @@ def test_wrong_hugging_face_folders(tmp_path: Path) -> None:
         "attention='odd' is not one of": {**good, "attention_type": "odd"},
         r"weight blocks.0.attn.proj.bias: \(48,\) in the file, \(96,\) in the model": {**good, "hidden_size": 96},
         "depth=1 in its config.json, 2 blocks in its weights": {**good, "num_hidden_layers": 1},
-            "does not tell of its weight encoder.layer.0.temporal": {**good, "attention_type": "joint_space_time"},
+        "does not tell of its weight encoder.layer.0.temporal": {**good, "attention_type": "joint_space_time"},
         "its config.json is of a vit model, not of a TimeSformer": {"model_type": "vit"},
     }
     for message, about in cases.items():
@@ -451,7 +451,7 @@ def test_names_of_classes_are_text(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "own" / "config.json").read_text())
     about["classes"] = ["a", "b", "c", "d", {"e": 1}]
     (tmp_path / "own" / "config.json").write_text(json.dumps(about))
-    with pytest.raises(WeightsError, match="own: the class name {'e': 1} is no text"):
+    with pytest.raises(WeightsError, match=r"own: the class name {'e': 1} is no text"):
         load_model(tmp_path / "own")
 
 

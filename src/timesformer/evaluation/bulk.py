@@ -1,6 +1,6 @@
 """Labels or features of any number of videos as Parquet, a row for each, by one machine or by many.
 
-A job is cut into parts of `PART` videos, each a file of the output folder, and these into blocks, which go through the
+A job is cut into parts, each a file of the output folder, and these into blocks, which go through the
 model at once. An engine maps blocks to rows: `local_engine` here, `timesformer.evaluation.ray_engine` on a cluster. As
 blocks are the same for both, so are the rows. What is written stays: a job that was cut off goes on with the parts that
 are missing.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from timesformer import distributed
 from timesformer.evaluation.evaluate import ViewDataset
+from timesformer.evaluation.features import parts_of
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
 from timesformer.files import check_same_job, replace_file
@@ -32,8 +33,6 @@ from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find
 from timesformer.video.decode import is_video_path
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath, find_packed, read_shards
-
-PART = 256  # videos of a file of the output, which are lost at most when a job is cut off
 
 Row = dict[str, Any]
 Views = tuple[int, "Tensor | BadVideo"]  # of the video of this number
@@ -68,11 +67,6 @@ class BulkJob:
         items = tuple(VideoItem(path, ()) for path in self.videos)
         videos = VideoList(items, (), False, "")
         return ViewDataset(videos, preprocessing, self.clips, self.crops, PROTOCOLS["paper"])
-
-    def parts(self) -> list[range]:
-        """The numbers of the videos of each part."""
-        count = len(self.videos)
-        return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
 
     def blocks(self, part: range, preprocessing: Preprocessing) -> list[range]:
         """The numbers of the videos of a part that go through the model together."""
@@ -168,7 +162,7 @@ def run_bulk(
     classifier = job.source.plain()
     identity = _identity(job, classifier)
     check_same_job(out / "_job.json", identity, "the output for other videos, another model or other views")
-    files = {part: out / f"part-{number:06}.parquet" for number, part in enumerate(job.parts())}
+    files = {part: out / f"part-{number:06}.parquet" for number, part in enumerate(parts_of(len(job.videos)))}
     mine = list(files)[distributed.rank() :: distributed.world_size()]
     left = [part for part in mine if not files[part].exists()]
     on_videos(sum(len(part) for part in mine if part not in left))
@@ -185,6 +179,22 @@ def run_bulk(
     return BulkResult(len(job.videos), sum(_errors(file) for file in files.values()))
 
 
+def rows_of(job: BulkJob, *, on_videos: Callable[[int], None] = lambda count: None) -> list[Row]:
+    """What `run_bulk` writes, a row for each video in their order, kept in memory.
+
+    Raises:
+        ValueError: top is below 1.
+    """
+    if job.top < 1:
+        raise ValueError(f"top={job.top} must be at least 1")
+    classifier = job.source.plain()
+    rows: dict[int, Row] = {}
+    for block, found in local_engine(job, classifier, job.blocks(range(len(job.videos)), classifier.preprocessing)):
+        rows.update(zip(block, found, strict=True))
+        on_videos(len(block))
+    return [rows[number] for number in sorted(rows)]
+
+
 def local_engine(
     job: BulkJob, classifier: VideoClassifier, blocks: Sequence[range]
 ) -> Iterator[tuple[range, list[Row]]]:
@@ -194,7 +204,7 @@ def local_engine(
     begun: dict[range, dict[int, Tensor | BadVideo]] = defaultdict(dict)
     for number, views in load(
         job.dataset(classifier.preprocessing), sampler=block_of,
-        workers=job.workers, time_limit=job.time_limit, in_order=False,
+        workers=min(job.workers, len(block_of)), time_limit=job.time_limit, in_order=False,
     ):  # fmt: skip
         block = block_of[number]
         begun[block][number] = views
@@ -206,13 +216,15 @@ def local_engine(
 def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
     """What must be the same for a job to go on."""
     videos = hashlib.sha256("\n".join(_text(path) for path in job.videos).encode())
-    about: dict[str, Any] = {"videos": len(job.videos), "digest": videos.hexdigest(), "want": job.want, "part": PART}
+    about: dict[str, Any] = {"videos": len(job.videos), "digest": videos.hexdigest(), "want": job.want}
+    about["parts"] = len(parts_of(len(job.videos)))
     about |= {
         "top": job.top,
         "clips": job.clips,
         "crops": job.crops,
         "dtype": job.source.dtype,
         "backend": job.source.backend,
+        "calibration": [_text(video) for video in job.source.calibration],
     }
     about |= {"model": digest(classifier.model), "preprocessing": classifier.preprocessing.to_dict()}
     return json.dumps(about)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos,
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
-PART = 256  # videos that are lost at most when a job is cut off
+PART = 256  # videos that a job which is cut off loses at most: its output is written in parts of so many
 
 
 @dataclass(frozen=True)
@@ -141,17 +141,16 @@ def embed(
     views = {"clips": clips, "crops": crops, "preprocessing": preprocessing.to_dict()}
     told = json.dumps({"paths": [str(item.path) for item in videos.items], **views, "model": digest(model)})
     check_same_job(folder / "of.json", told, "parts for other videos or views, or by another model")
-    parts = list(_parts(len(videos.items)))
+    parts = parts_of(len(videos.items))
     for number in range(distributed.rank(), len(parts), distributed.world_size()):
         part = folder / f"{number:06}.safetensors"
         if part.exists():
             for _ in parts[number]:
                 on_video()
             continue
-        indices = list(parts[number])
         found, bad = video_features(
             model, videos, preprocessing,
-            indices=indices, clips=clips, crops=crops, workers=workers,
+            indices=parts[number], clips=clips, crops=crops, workers=workers,
             time_limit=time_limit, on_video=on_video,
         )  # fmt: skip
         write_bad_videos(part.with_suffix(".bad.txt"), bad)
@@ -176,5 +175,6 @@ def embed(
     return features, bad
 
 
-def _parts(count: int) -> Iterator[range]:
-    return (range(start, min(start + PART, count)) for start in range(0, count, PART))
+def parts_of(count: int) -> list[range]:
+    """The numbers of the videos of each part of a job."""
+    return [range(start, min(start + PART, count)) for start in range(0, count, PART)]
