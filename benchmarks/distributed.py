@@ -83,23 +83,24 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=2, help="videos of a process")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     arguments = {"model_name": args.model, "frames": args.frames, "size": args.size}
     arguments |= {"batch": args.batch, "steps": args.steps}
-    one = measure(1, "ddp", arguments)
-    several = {
-        f"{parallel}, {count} processes": measure(count, parallel, arguments)
-        for count in args.processes
-        if count > 1
-        for parallel in ("ddp", "fsdp")
-    }
-    shares = {name: rate / (one * int(name.split()[1])) for name, rate in several.items()}
+    groups = [(1, "ddp"), *((count, kind) for count in args.processes if count > 1 for kind in ("ddp", "fsdp"))]
+    rates: dict[tuple[int, str], list[float]] = {group: [] for group in groups}
+    for _ in range(args.rounds):  # in turn, so that drift of the machine meets all alike
+        for group, found in rates.items():
+            found.append(measure(*group, arguments))
+    median = {f"{kind}, {count} processes": statistics.median(rates[count, kind]) for count, kind in groups}
+    one, *_ = median.values()
     result = {
         "model": args.model,
         "batch of a process": f"{args.batch} x {args.frames} x {args.size} x {args.size}",
-        "videos_per_second": {name: round(rate, 3) for name, rate in {"1 process": one, **several}.items()},
-        "share of the ideal": {name: round(share_, 3) for name, share_ in shares.items()},
+        "rounds": args.rounds,
+        "videos_per_second": {name: round(rate, 3) for name, rate in median.items()},
+        "share of the ideal": {name: round(rate / (one * int(name.split()[1])), 3) for name, rate in median.items()},
     }
     write_result("distributed", result)
 

@@ -123,7 +123,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=80, help="more than two for each kill")
     args = parser.parse_args()
     result = compare(args.kills, args.seed, args.parallel, args.epochs)
-    write_result("faults", result, f"python benchmarks/faults.py --kills {args.kills} --parallel {args.parallel}")
+    write_result(
+        f"faults_{args.parallel}",
+        result,
+        f"python benchmarks/faults.py --kills {args.kills} --parallel {args.parallel}",
+    )
 
 
 if __name__ == "__main__":

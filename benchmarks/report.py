@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 ORDER = (
     "inference", "agreement", "training", "scaling", "schemes", "decode", "pipeline", "timeline", "serve", "bulk",
-    "distributed", "faults", "attention",
+    "distributed", "faults", "fuzz", "attention",
 )  # fmt: skip
 HEAD = """# Performance
 

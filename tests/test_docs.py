@@ -441,6 +441,7 @@ def test_names_in_the_text_exist() -> None:
                 assert find(name) is not None, f"{page}: {name}"
 
 
+@pytest.mark.slow
 def test_the_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
