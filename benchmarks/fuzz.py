@@ -41,6 +41,7 @@ from timesformer.training.errors import TrainingError
 from timesformer.training.recipe import RecipeError, load_recipe
 from timesformer.video.check import check_videos
 from timesformer.video.datasets import DataError, read_videos
+from timesformer.video.decode import is_video_path
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
@@ -110,8 +111,8 @@ def mutate_value(value: Any, chance: random.Random) -> Any:
 
 def fuzz_videos(data: Path, count: int, seed: int) -> dict[str, Any]:
     """`check` over mutated videos, and `predict` over every fifth folder of them."""
-    sources = [path for path in sorted(data.rglob("*")) if path.is_file() and 0 < path.stat().st_size <= LARGEST]
-    videos = [path for path in sources if path.suffix.lower() not in (".txt", ".md", ".json", ".csv")]
+    files = [path for path in sorted(data.rglob("*")) if path.is_file() and is_video_path(path)]
+    videos = [path for path in files if 0 < path.stat().st_size <= LARGEST]
     contents = {path: path.read_bytes() for path in videos}
     outcomes: Counter[str] = Counter()
     peak, slowest, predicted = 0, 0.0, 0
@@ -142,7 +143,7 @@ def fuzz_videos(data: Path, count: int, seed: int) -> dict[str, Any]:
                     print("lost:", problem["path"], problem["reason"])
             if start // BATCH % 5 == 0:
                 out = Path(name) / "found.parquet"
-                _, held = run(["predict", str(folder), "--model", f"{name}/model", "--out", str(out)], (0, 1))
+                _, held = run(["predict", f"{name}/model", str(folder), "--out", str(out)], (0, 1))
                 peak, predicted = max(peak, held), predicted + rows(out)
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
             print(f"{numbers.stop} videos: {dict(outcomes)}, {peak / 2**20:.0f} MiB at most", flush=True)

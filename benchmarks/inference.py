@@ -1,4 +1,4 @@
-"""Inference against every public peer and against the machine's limit: base model, divided attention.
+"""Inference against Hugging Face's TimeSformer and the machine's limit: base model, divided attention.
 
 Peers: Hugging Face's TimeSformer, eager, by torch.compile, and on OpenVINO; all with the same weights. The limit is the
 matrix products and attention that the prepared model does, at its own shapes, and nothing else. Everything that is
@@ -137,7 +137,7 @@ def compare(frames: int, size: int, batch: int, dtypes: list[str], rounds: int, 
     }
     ratios = {}
     for dtype in limits:
-        ratios[f"speed over Hugging Face's best, {dtype}"] = best[dtype] / seconds[f"ours, {dtype}"]
+        ratios[f"speed over Hugging Face's best in PyTorch, {dtype}"] = best[dtype] / seconds[f"ours, {dtype}"]
         on = min(seconds[f"ours, {dtype}"], seconds[f"ours on OpenVINO, {dtype}"])
         theirs = seconds[f"Hugging Face on OpenVINO, {dtype}"]
         ratios[f"best backend's speed over Hugging Face on OpenVINO, {dtype}"] = theirs / on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def test_loading_a_baseline_with_other_classes_and_size(tmp_path: Path, caplog: 
     assert torch.equal(other.features(clip), model.eval().features(clip))
     with pytest.raises(WeightsError, match="a i3d, not a TimeSformer"):
         timesformer.load_model(tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    for changed, told in (
+        ({"model": {**about["model"], "width": 2**20}}, r"weight \S+: \(.*\) in the file, \(.*\) in the model"),
+        ({"classes": 5}, "classes=5, preprocessing=.* are not understood"),
+        ({"preprocessing": "x"}, "preprocessing='x' are not understood"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**about, **changed}))
+        for options in ({}, {"num_classes": 2}):
+            with pytest.raises(WeightsError, match=told):
+                models.load(tmp_path, **options)
     (tmp_path / "config.json").write_text('{"architecture": "resnet", "model": {}}')
     with pytest.raises(WeightsError, match="architecture 'resnet' is not one of i3d"):
         models.load(tmp_path)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from timesformer import workers
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
 
 Job = tuple[str, int]
@@ -110,6 +111,17 @@ def test_a_job_whose_process_was_killed_is_done_again(tmp_path: Path) -> None:
         assert sorted(pool.results(range(5), 60)) == [(number, number) for number in range(5)]
 
 
+def test_results_pass_where_shared_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        @staticmethod
+        def dumps(value: Any) -> Any:
+            raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(workers, "ForkingPickler", Full)
+    with Workers(make, (3,), count=1, method="fork") as pool:
+        assert [outcome(result) for _, result in pool.results([("multiply", 2)], 60)] == [6]
+
+
 def make_steps() -> Callable[[list[str]], list[int]]:
     def do(job: list[str]) -> list[int]:
         done = []
@@ -143,6 +155,7 @@ def test_an_error_keeps_its_type_and_its_trace() -> None:
 SCRIPT = """
 import sys, time
 from tests.test_workers import make
+from timesformer import workers
 from timesformer.workers import QUICKEST, Workers
 pool = Workers(make, (1,), count=2, method=QUICKEST).__enter__()
 results = pool.results([("multiply", 1), ("hang", 2), ("multiply", 3)], 600)

@@ -1,7 +1,8 @@
 """The command line: one subcommand a job, each a thin call into the package.
 
-Exit codes: 0 done, 1 the job failed (for `predict`: on any of the videos, unless tables hold the errors), 2 wrong use,
-75 `train` stopped on SIGTERM or SIGUSR1 with a checkpoint (a scheduler may queue it again).
+Exit codes: 0 done; 1 the job failed (for `predict`: on any of the videos, unless tables hold the errors), or values
+that do not go together were refused; 2 wrong options; 75 `train` stopped on SIGTERM or SIGUSR1 with a checkpoint (a
+scheduler may queue it again).
 With `--json -`, standard output holds the JSON and nothing else.
 """
 
@@ -125,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="scratch (default), finetune (default with --set init=… or init_from_image=…), paper, or a YAML file",
+        help="scratch (default), finetune (default with --set init=… or init_from_image=…), paper, i3d, slowfast, "
+        "slowfast_scratch, a row of the paper such as table1/k400_axial, or a YAML file; with --resume the run's own",
     )
     train.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -612,7 +614,6 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
     from timesformer.evaluation.bulk import find_inputs, rows_of
-    from timesformer.video.shards import find_packed
 
     if _is_table(args.out) and args.timeline:
         raise ValueError(f"--out {args.out}: timelines are written into a folder, not as tables")
@@ -625,7 +626,7 @@ def _predict(args: argparse.Namespace) -> int:
         return _timelines(args, _classifier(args))
     if _is_table(args.out):
         return _write_bulk(args, _bulk_job(args, "labels", find_inputs(args.videos)))
-    job = _bulk_job(args, "labels", [find_packed(video) or Path(video) for video in args.videos])
+    job = _bulk_job(args, "labels", [_video(video) for video in args.videos])
     results: list[dict[str, Any]] = []
     with track(console, "predict", len(job.videos)) as advance:
         for row in rows_of(job, on_videos=advance):
@@ -647,6 +648,15 @@ def _predict(args: argparse.Namespace) -> int:
     for message in failed:
         console.print(f"[red]error:[/] {_escape(message)}", soft_wrap=True)
     return 1 if failed else 0
+
+
+def _video(argument: str) -> VideoPath:
+    from timesformer.video.shards import find_packed
+
+    try:
+        return find_packed(argument) or Path(argument)
+    except (OSError, ValueError):  # as whoever opens the video will tell
+        return Path(argument)
 
 
 def _is_table(out: Path | None) -> bool:
@@ -696,20 +706,20 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
     from timesformer.evaluation.timeline import timeline
     from timesformer.video.decode import VideoError
 
-    names = [Path(video).name for video in args.videos]
+    names = [os.path.basename(os.path.abspath(video)) for video in args.videos]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"{twice[0]}: two videos have this name, and their timelines would have: give them one by one")
     results: list[dict[str, Any]] = []
     threshold = 0.5 if args.threshold is None else args.threshold
-    for video in args.videos:
+    for video, name in zip(args.videos, names, strict=True):
         try:
-            with track_total(console, Path(video).name) as progress:
+            with track_total(console, name) as progress:
                 found = timeline(classifier, video, hop=args.hop, on_clip=progress)
         except VideoError as error:
             results.append({"video": video, "error": str(error)})
             console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
             continue
-        found.write((args.out or Path()) / Path(video).name, threshold)
+        found.write((args.out or Path()) / name, threshold)
         results.append(found.to_json(threshold))
         if args.json != "-":
             print(video)
@@ -884,10 +894,17 @@ def _reproduce(args: argparse.Namespace) -> int:
         processes=args.processes,
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    for name in names_of(args.names):
-        print(reproduce(name, plan))
+    names, left_out = names_of(args.names), False
+    for name in names:
+        try:
+            print(reproduce(name, plan))
+        except ValueError as error:  # such as of data that are not there
+            if len(names) == 1:
+                raise
+            console.print(f"[yellow]left out:[/] {_escape(str(error))}", soft_wrap=True)
+            left_out = True
     console.print(f"written: {args.out / 'results.md'}")
-    return 0
+    return 1 if left_out else 0
 
 
 def _schemes(args: argparse.Namespace) -> int:

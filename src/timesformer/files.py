@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path of the same suffix to write to; it becomes `path` when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{os.getpid()}.{path.name}")
+    # On a disk that several machines share, processes of the same number may write the same file.
+    new = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{path.name}")
     try:
         yield new
         with new.open("r+b") as file:  # on disk before it takes the name: a power cut leaves the old file or the new

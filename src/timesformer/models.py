@@ -80,26 +80,29 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
 
 
 def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
+    architecture, classes, said = about["architecture"], about.get("classes"), about.get("preprocessing")
     try:
-        own = build_baseline(about["architecture"], about["model"]).config
+        with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
+            own = build_baseline(architecture, about["model"]).config
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
+    if not isinstance(classes or [], list) or not isinstance(said or {}, dict):
+        raise WeightsError(f"{folder}: classes={classes!r}, preprocessing={said!r} are not understood")
     config = own.replace(**overrides)
+    with torch.device("meta"):
+        blank = build_baseline(architecture, dataclasses.asdict(config))
     weights, _ = read_tensors(file)
-    with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
-        blank = build_baseline(about["architecture"], dataclasses.asdict(config))
-    if config.num_classes == own.num_classes:
-        check_shapes(weights, blank, str(folder))
-    model = build_baseline(about["architecture"], dataclasses.asdict(config))
-    if config.num_classes == own.num_classes:
-        model.classes = tuple(about["classes"]) if about.get("classes") else None
-        model.multi_label = bool(about.get("multi_label"))
-    else:
+    new_head = config.num_classes != own.num_classes
+    check_shapes(with_head_of(blank, weights) if new_head else weights, blank, str(folder))
+
+    model = build_baseline(architecture, dataclasses.asdict(config))
+    if new_head:
         logger.warning("%s: head not loaded: it has %d classes, not %d", folder, own.num_classes, config.num_classes)
         weights = with_head_of(model, weights)
-    if about.get("preprocessing"):
-        model.preprocessing = preprocessing_for(config, about["preprocessing"], overrides)
-    check_shapes(weights, model, str(folder))
+    else:
+        model.classes, model.multi_label = tuple(classes) if classes else None, bool(about.get("multi_label"))
+    if said:
+        model.preprocessing = preprocessing_for(config, said, overrides)
     model.load_state_dict(weights)
     return model.eval()
 

@@ -295,7 +295,11 @@ def _serve(
             clock[0], job = pipe.recv()
             at_step(0)
             try:
-                answer = ForkingPickler.dumps((True, do(job)))
+                result = do(job)
+                try:
+                    answer = ForkingPickler.dumps((True, result))
+                except RuntimeError:  # there is no room in shared memory: through the pipe, then
+                    answer = memoryview(pickle.dumps((True, result)))
             except Exception as error:
                 clock[2] = 0
                 _tell(pipe, error)

@@ -131,7 +131,7 @@ def test_videos_without_labels(
     flat = tmp_path / "flat"
     flat.mkdir()
     for number, item in enumerate(videos.items[:4]):
-        (flat / f"<b>{number}.mp4").write_bytes(item.path.read_bytes())
+        (flat / f"<b>TITLE{number}.mp4").write_bytes(item.path.read_bytes())
     (flat / "notes.txt").write_text("stray")
     model.preprocessing = PREPROCESSING.to_dict()
     model.save_pretrained(tmp_path / "model")
@@ -140,7 +140,9 @@ def test_videos_without_labels(
     features = Features.load(file)
     assert features.labels.tolist() == [-1] * 4
     write_map(features, tmp_path / "map.html")
-    assert "<b>" not in (tmp_path / "map.html").read_text().split("const points")[1].split("</script>")[0]
+    data = (tmp_path / "map.html").read_text().split("const points")[1].split("</script>")[0]
+    assert "<b>" not in data
+    assert "b>TITLE0.mp4" in data, "only the page's own places are filled"
     with pytest.raises(ValueError, match="2 videos: a map takes 3 or more"):
         write_map(Features(features.values[:2], features.paths[:2], features.labels[:2], ()), tmp_path / "map.png")
     assert thumbnail(tmp_path / "gone.mp4") == ""

@@ -173,10 +173,13 @@ def test_full_scale_takes_the_papers_recipes_and_views(tmp_path: Path) -> None:
     assert (jobs[0].test.clips, jobs[0].test.crops) == (1, 3)
     conv = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path}, tmp_path, [0])[0]
     assert (conv.test.clips, conv.test.crops, conv.test.image_size) == (10, 3, 256)
-    with pytest.raises(ValueError, match="needs data: --data k400=DIR"):
-        full_jobs(TABLE1, {}, tmp_path, [0])
-    with pytest.raises(ValueError, match="data set 'imagenet' is not one of k400, ssv2"):
-        full_jobs(TABLE1, {"imagenet": tmp_path}, tmp_path, [0])
+    for data in ({}, {"howto100m": tmp_path}):
+        with pytest.raises(ValueError, match="table1 in full needs data: --data NAME=DIR with one of k400, ssv2"):
+            full_jobs(TABLE1, data, tmp_path, [0])
+    both = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path, "ssv2": tmp_path}, tmp_path, [0])
+    assert {job.column for job in both} == {"k400"}
+    long = full_jobs(EXPERIMENTS["table8"], {"howto100m": tmp_path}, tmp_path, [0])
+    assert {job.part.recipe for job in long} == {f"table8/timesformer_{frames}f" for frames in (8, 32, 64, 96)}
     with pytest.raises(ValueError, match="budget is of videos of your own: --data DIR"):
         mini_jobs(EXPERIMENTS["budget"], tmp_path, [0])
 

@@ -568,6 +568,15 @@ def test_a_name_that_looks_like_an_address(made: Path, tmp_path: Path, monkeypat
     assert len(VideoReader("http:clip %03d.mp4")) == 100
 
 
+def test_a_list_of_other_files_is_no_video(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever sends one to a server must not see the files there that it names."""
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:9", "#EXTINF:9,", str(made / "b_frames.mp4"), "#EXT-X-ENDLIST"]
+    (tmp_path / "list.m3u8").write_text("\n".join(lines))
+    assert_one_clear_line(tmp_path / "list.m3u8", "a video", capfd)
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile {made / 'b_frames.mp4'}\n")
+    assert_one_clear_line(tmp_path / "list.mp4", "a video", capfd)
+
+
 def test_sound_without_pictures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as container:

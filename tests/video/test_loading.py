@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -14,7 +15,16 @@ import torch
 
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.video import clips, decode
-from timesformer.video.clips import BadVideo, Batch, ClipDataset, collate, load
+from timesformer.video.clips import (
+    BadVideo,
+    Batch,
+    ClipDataset,
+    FrameCache,
+    collate,
+    load,
+    read_bad_videos,
+    write_bad_videos,
+)
 from timesformer.video.datasets import VideoList, read_videos
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset
@@ -94,6 +104,28 @@ def test_an_evaluation_goes_on(videos: VideoList, fragile: dict[str, str]) -> No
     assert [Path(bad.path) for bad in found.bad] == [videos.items[5].path]
     assert found.items == (*videos.items[:5], *videos.items[6:])
     assert found.scores == pytest.approx(whole.scores[[*range(5), *range(6, 16)]], abs=1e-6)
+
+
+def test_a_cache_without_room_is_no_cache(videos: VideoList, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing is an error, as on a full disk
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        assert FrameCache(tmp_path, 32).frames(videos.items[0].path) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())
+    frames = FrameCache(tmp_path, 32).frames(videos.items[0].path)
+    assert frames is not None
+    with decode.VideoReader(videos.items[0].path, short_side=32) as video:
+        assert torch.equal(torch.from_numpy(frames.copy()), torch.stack(list(video)))
+
+
+def test_lists_of_bad_videos_hold_any_name(tmp_path: Path) -> None:
+    bad = [BadVideo("a\nb\u2028c\t.mp4", "it\rfailed"), BadVideo("d.mp4", "e\udc80")]
+    write_bad_videos(tmp_path / "bad.txt", bad)
+    assert read_bad_videos(tmp_path / "bad.txt") == [BadVideo("a\\nb\\u2028c\\t.mp4", "it\\rfailed"), bad[1]]
 
 
 def test_errors_that_are_no_videos_are_raised(videos: VideoList, fragile: dict[str, str]) -> None:

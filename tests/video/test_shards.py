@@ -153,6 +153,13 @@ def test_lists_of_packed_videos(shards: Path, tmp_path: Path, monkeypatch: pytes
         VideoReader("shards/shard-000000.tar/01/9.mp4")
 
 
+def test_an_index_that_is_damaged(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "damaged")
+    (tmp_path / "damaged" / "shards.json").write_text("{")
+    with pytest.raises(VideoError, match=r"damaged.*shards\.json is no index of shards"):
+        VideoReader(tmp_path / "damaged" / "shard-000000.tar" / "01" / "0.mp4")
+
+
 def test_splits_and_classes_are_kept(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", "motion", train=9, val=8, test=0)
     pack(data, tmp_path / "shards")

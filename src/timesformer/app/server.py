@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,6 +67,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # A request that waits holds a thread; there are some left to refuse others by.
+        to_thread.current_default_thread_limiter().total_tokens = workers + limits.waiting + 16
         pool.start()
         try:
             yield
@@ -89,7 +92,7 @@ def create_app(
                 raise HTTPException(504, str(error)) from None
 
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         """Whether the server is up."""
         return {"status": "ok", "version": __version__}
 

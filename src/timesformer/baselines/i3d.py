@@ -12,8 +12,10 @@ from torch import Tensor
 
 from timesformer.baselines.resnet3d import ResNet3d, Timing
 from timesformer.baselines.slowfast import SlowFast
+from timesformer.model.hub import download, looks_like_hub_id
 from timesformer.model.image_init import LoadReport, adapt_channels
 from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
+from timesformer.model.weights import WEIGHT_FILES
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def inflate_2d(model: ResNet3d | SlowFast, source: str | Path) -> LoadReport:
     Args:
         model: the model to set; changed in place.
         source: a file of weights (.pth, .safetensors) with torchvision's names: `conv1`, `bn1`, `layer1.0.conv1`,
-            ..., `fc`.
+            ..., `fc`; or the id of one on the Hugging Face hub, such as `timm/resnet50.tv_in1k`.
 
     Returns:
         What was loaded, left and not used; what was not used is also logged as a warning.
@@ -48,7 +50,9 @@ def inflate_2d(model: ResNet3d | SlowFast, source: str | Path) -> LoadReport:
     """
     path = Path(source)
     if not path.is_file():
-        raise WeightsError(f"{source}: no such file")
+        if path.exists() or not looks_like_hub_id(source):
+            raise WeightsError(f"{source}: no such file, nor the id of a model on the hub (owner/name)")
+        path = download(str(source), WEIGHT_FILES)
     image_net = without_prefix(read_tensors(path)[0], "layer1.0.conv1.weight")
     image_net = {re.sub(r"^fc\.", "head.", name): weight for name, weight in image_net.items()}
     if "conv1.weight" in image_net:

@@ -167,9 +167,12 @@ def embed(
         np.concatenate([part.labels for part in read]),
         videos.classes,
     )
+    distributed.gather(None)  # all have read the parts
     if distributed.rank() == 0:
         features.save(file)
         write_bad_videos(file.with_name(f"{file.name}.bad.txt"), bad)
+        for part in folder.glob("[0-9]*"):  # before what says whose they are
+            part.unlink()
         shutil.rmtree(folder)
     distributed.gather(None)
     return features, bad

@@ -139,13 +139,12 @@ def _film(explanation: Explanation) -> tuple[Iterator[NDArray[np.uint8]], float]
             box = _seen(reader.height, reader.width)
             places = np.interp(wanted, explanation.indices, np.arange(len(explanation.indices)))
             factor = -(-_NARROWEST // reader.width)
-            for index, place in zip(wanted, places, strict=True):
+            for frame, place in zip(reader.one_by_one(wanted.tolist()), places, strict=True):
                 before, part = int(place), place - int(place)
                 after = min(before + 1, len(explanation.shares) - 1)
                 shares = (1 - part) * explanation.shares[before] + part * explanation.shares[after]
-                frame = reader.frames([int(index)])
                 top = float(explanation.shares.max())
-                picture = overlay(frame, torch.from_numpy(shares)[None].float(), top=top, box=box)[0]
+                picture = overlay(frame[None], torch.from_numpy(shares)[None].float(), top=top, box=box)[0]
                 yield _captioned(picture.repeat(factor, axis=0).repeat(factor, axis=1), explanation.caption())
 
     return frames(), fps

@@ -135,7 +135,8 @@ def _curves(epochs: Sequence[Mapping[str, Any]]) -> str:
     loss.plot(x, [epoch.get("loss") for epoch in epochs], color="#b03a2e")
     loss.set_ylabel("loss")
     accuracy.plot(x, [epoch.get("top1") for epoch in epochs], label="training", color="#7aa6d6")
-    tested = [(epoch["epoch"], epoch["validation_accuracy"]) for epoch in epochs if epoch.get("validation_accuracy")]
+    validated = [(epoch["epoch"], epoch.get("validation_accuracy")) for epoch in epochs]
+    tested = [pair for pair in validated if pair[1] is not None]
     if tested:
         accuracy.plot(*zip(*tested, strict=True), marker="o", label="validation", color="#b03a2e")
     accuracy.set_ylim(0, 1.02)

@@ -86,9 +86,8 @@ def _page(features: Features, places: NDArray[np.float32]) -> str:
         })  # fmt: skip
     template = (Path(__file__).parent / "map.html").read_text(encoding="utf-8")
     # "<" is the one character by which a name could end the script.
-    return template.replace("POINTS", json.dumps(points).replace("<", "\\u003c")).replace(
-        "TITLE", html.escape(f"{len(points)} videos")
-    )
+    content = json.dumps(points).replace("<", "\\u003c")
+    return template.replace("TITLE", html.escape(f"{len(points)} videos")).replace("POINTS", content)
 
 
 def thumbnail(path: str | Path, index: int | None = None) -> str:

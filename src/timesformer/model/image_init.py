@@ -43,9 +43,10 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
     """Set a model's weights to those of an image ViT of the same width and depth.
 
     Each step of attention starts as the ViT's own; what comes on top of ViT (`fc` of the extra steps, positions in
-    time) stays as it is, at zero in a new model: which then computes what the ViT does, its CLS averaged over frames.
-    The head is taken over where the number of classes is the same. Positions are resized, and kernels for RGB
-    adapted to other numbers of channels: summed for one, else repeated and scaled by 3 / channels.
+    time) stays as it is, at zero in a new model. One of divided attention with `cls_attention="released"` then computes
+    what the ViT does, its CLS averaged over frames in each block. The head is taken over where the number of classes is
+    the same. Positions are resized, and kernels for RGB adapted to other numbers of channels: summed for one, else
+    repeated and scaled by 3 / channels.
 
     Args:
         model: the model to set; changed in place.

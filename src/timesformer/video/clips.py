@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,11 +79,11 @@ class FrameCache:
             shape = (len(video), video.height, video.width, 3)
             if np.prod(shape) > self.LARGEST:
                 return False
-            with replace_file(file) as new:
-                frames = np.lib.format.open_memmap(new, mode="w+", dtype=np.uint8, shape=shape)
-                for place, frame in zip(frames, video, strict=True):
-                    place[:] = frame.numpy()
-                frames.flush()
+            with replace_file(file) as new, new.open("wb") as out:  # not mapped: a full disk would kill the process
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(out, {**header, "shape": shape})
+                for frame in video:
+                    out.write(frame.numpy().data)
         return True
 
 
@@ -244,7 +245,7 @@ def collate(samples: Sequence[tuple[Tensor, Tensor] | BadVideo]) -> Batch:
 
 def write_bad_videos(file: Path, bad: Iterable[BadVideo]) -> None:
     """Write a line `path TAB reason` for each bad video; no file where there is none."""
-    lines = [f"{video.path}\t{video.reason}\n" for video in bad]
+    lines = [f"{_in_a_line(video.path)}\t{_in_a_line(video.reason)}\n" for video in bad]
     if not lines:
         file.unlink(missing_ok=True)
         return
@@ -257,4 +258,9 @@ def read_bad_videos(file: Path) -> list[BadVideo]:
     if not file.exists():
         return []
     lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [BadVideo(*line.split("\t", 1)) for line in lines]
+    return [BadVideo(path, reason) for path, _, reason in (line.partition("\t") for line in lines)]
+
+
+def _in_a_line(text: str) -> str:
+    """A text without what ends a line or a column, of which a file's name may have any."""
+    return re.sub(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]", lambda match: ascii(match[0])[1:-1], text)

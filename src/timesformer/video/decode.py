@@ -33,6 +33,7 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 
 _READ_ERRORS = (av.FFmpegError, OSError, ValueError)
+_LISTS = ("hls", "dash", "concat", "imf")  # formats whose content is that of whatever files they name
 _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of times holds
 _WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
@@ -93,7 +94,8 @@ class VideoReader:
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side is {short_side}, it must be at least 1")
         try:
-            self.path = path if isinstance(path, PackedVideo) else find_packed(path) or Path(path)
+            self.path = path if isinstance(path, PackedVideo) else Path(path)
+            self.path = path if isinstance(path, PackedVideo) else find_packed(path) or self.path
             if isinstance(self.path, Path) and self.path.is_dir():
                 source: FrameFolder | _File = FrameFolder(self.path)
             else:
@@ -206,6 +208,8 @@ class _File:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
         self.close()
         self._container = self._opened.enter_context(self._open())
+        if self._container.format.name in _LISTS:
+            raise OSError("is a list of other files, not a video")
         # Streams that are no videos: a song's cover picture; a text, which FFmpeg would draw as letters.
         streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams or self._container.format.name == "tty":
