@@ -1,6 +1,6 @@
 """Does a timeline's memory grow with the video? Peak memory and time for a video of minutes, and for one of an hour.
 
-A model of the recipe `scratch`'s size with random weights, clips half over one another; each video in a process of its
+A model of the recipe `scratch`'s size with random weights, clips side by side; each video in a process of its
 own. The hour is generated; so is the shorter one, unless it is given.
 
     python benchmarks/timeline.py [VIDEO]
@@ -27,7 +27,7 @@ def measure(video: Path) -> dict[str, Any]:
     model.preprocessing = Preprocessing(8, 4, image_size=64).to_dict()
     classifier = timesformer.VideoClassifier(model)
     started = time.perf_counter()
-    found = timeline(classifier, video, hop=16)
+    found = timeline(classifier, video)
     seconds, length = time.perf_counter() - started, float(found.times[-1, 1])
     return {
         "seconds of video": round(length),
