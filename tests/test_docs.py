@@ -186,6 +186,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in ("jump", "wave"):
         for name in "abc":
             put_video(folder / "videos" / label / f"{name}.mp4", next(seeds))
+    (folder / "lists").mkdir()
+    for split in ("train", "val", "test"):
+        lines = [f"../videos/{label}/{name}.mp4 {label}\n" for label in ("jump", "wave") for name in "abc"]
+        (folder / "lists" / f"{split}.csv").write_text("".join(lines))
     for name in ("some_video.mp4", "another.webm", "video.mp4", "some_videos/one.mp4", "more_videos/two.mp4"):
         put_video(folder / name, next(seeds))
     put_video(folder / "hour.mp4", next(seeds), frames=40)
