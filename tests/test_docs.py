@@ -198,6 +198,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.classes = ("jump", "wave")
     for which in ("best", "last"):
         model.save_pretrained(folder / "runs" / "mine" / which)
+    held_out = [f"../../videos/{label}/a.mp4 {label}\n" for label in ("jump", "wave")]
+    (folder / "runs" / "mine" / "held_out.csv").write_text("".join(held_out))
     names = tuple(f"class {number}" for number in range(4))
     (folder / "kinetics400.txt").write_text("".join(f"{name}\n" for name in names))
     published = tiny(depth=9, num_classes=4)
