@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from timesformer.baselines import build as build_baseline
 from timesformer.baselines import create_baseline, inflate_2d
 from timesformer.baselines.resnet3d import ResNet3d
 from timesformer.baselines.slowfast import SlowFast
 from timesformer.baselines.variants import BASELINES
 from timesformer.model.base import VideoModel
-from timesformer.model.formats import read_json
+from timesformer.model.formats import read_json, shape_of
 from timesformer.model.hub import download, looks_like_hub_id, published
 from timesformer.model.image_init import LoadReport, init_from_vit
 from timesformer.model.tensors import WeightsError, read_tensors
@@ -82,15 +80,13 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
 def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
     architecture, classes, said = about["architecture"], about.get("classes"), about.get("preprocessing")
     try:
-        with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
-            own = build_baseline(architecture, about["model"]).config
-    except (ValueError, TypeError) as error:
+        own = shape_of(lambda: build_baseline(architecture, about["model"]), str(folder)).config
+    except ValueError as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     if not isinstance(classes or [], list) or not isinstance(said or {}, dict):
         raise WeightsError(f"{folder}: classes={classes!r}, preprocessing={said!r} are not understood")
     config = own.replace(**overrides)
-    with torch.device("meta"):
-        blank = build_baseline(architecture, dataclasses.asdict(config))
+    blank = shape_of(lambda: build_baseline(architecture, dataclasses.asdict(config)), str(folder))
     weights, _ = read_tensors(file)
     new_head = config.num_classes != own.num_classes
     check_shapes(with_head_of(blank, weights) if new_head else weights, blank, str(folder))

@@ -436,7 +436,9 @@ def test_a_configuration_of_a_huge_model_costs_nothing(
     for name, value, told in (
         (depth, 10**8, r"depth=100000000 in its config.json, 2 blocks in its weights"),
         (width, 48 * 10**6, r"x: weight blocks.0.attn.proj.bias: \(48,\) in the file, \(48000000,\) in the model"),
+        (width, 48 * 10**11, r"x: no model can be made by its configuration: .*overflow"),
         ("num_frames", 10**9, r"x: weight time_embed"),
+        ("num_frames", True, r"num_frames=True must be a whole number" if to == "timesformer" else "x: weight time"),
     ):
         was = where[name]
         where[name] = value

@@ -47,7 +47,7 @@ class VideoConfig:
         """See that options are whole numbers, each from its smallest up: ValueError."""
         for name, least in smallest.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number from {least} up")
 
     def replace(self: Config, **options: Any) -> Config:

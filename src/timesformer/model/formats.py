@@ -9,19 +9,22 @@ import json
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from timesformer.model.attention import RELEASED
 from timesformer.model.tensors import WeightsError, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 
 logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass
@@ -251,9 +254,7 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
         drop_path=float(about.get("drop_path_rate", 0)), **config,
     )  # fmt: skip
     ours = {}
-    with torch.device("meta"):
-        wanted = TimeSformer(model_config).state_dict()
-    for name in wanted:
+    for name in shape_of(lambda: TimeSformer(model_config), source).state_dict():
         theirs = _hf_name(name).removeprefix("timesformer.")
         if theirs in weights:
             ours[name] = weights.pop(theirs)
@@ -328,6 +329,15 @@ def from_own(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> 
     _check_depth(source, weights, config.depth)
     classes = tuple(about["classes"]) if about.get("classes") else None
     return Stored(source, config, weights, classes, bool(about.get("multi_label")), about.get("preprocessing"))
+
+
+def shape_of(make: Callable[[], Model], source: str) -> Model:
+    """A model without weights: a configuration that does not fit them must not cost memory. May raise WeightsError."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (RuntimeError, TypeError) as error:  # of sizes that no tensor can have
+        raise WeightsError(f"{source}: no model can be made by its configuration: {error}") from error
 
 
 def _check_depth(source: str, weights: dict[str, Tensor], depth: int) -> None:

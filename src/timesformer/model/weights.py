@@ -65,8 +65,7 @@ def load_model(
         stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
 
     config, weights = stored.config.replace(**overrides), stored.weights
-    with torch.device("meta"):  # a configuration that does not fit the weights must not cost memory
-        blank = TimeSformer(config)
+    blank = formats.shape_of(lambda: TimeSformer(config), stored.source)
     if misfit := _misfit_of_head(stored.config, config):
         logger.warning("%s: head not loaded: %s", stored.source, misfit)
         weights = with_head_of(blank, weights)
