@@ -885,6 +885,8 @@ def _reproduce(args: argparse.Namespace) -> int:
     own = [text for text in args.data if "=" not in text]
     if (args.scale == "full" and own) or (args.scale == "mini" and (named or len(own) > 1)):
         raise ValueError(f"--data {' '.join(args.data)}: one folder in miniature, NAME=DIR of the paper's data in full")
+    if missing := [folder for folder in (*own, *named.values()) if not Path(folder).exists()]:
+        raise ValueError(f"--data {missing[0]}: no such file or folder")
     plan = Plan(
         args.out,
         args.scale,
@@ -898,6 +900,9 @@ def _reproduce(args: argparse.Namespace) -> int:
     for name in names:
         try:
             print(reproduce(name, plan))
+        except KeyboardInterrupt:
+            console.print(f"interrupted: the same command goes on, with what is in {args.out}", soft_wrap=True)
+            return 1
         except ValueError as error:  # such as of data that are not there
             if len(names) == 1:
                 raise

@@ -283,7 +283,7 @@ def _serve(
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):  # what ends a job reaches all its processes; the main one decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             do = make(*arguments)
@@ -309,11 +309,15 @@ def _serve(
             clock[0] = -1  # a death from here on is no job's fault
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process once its parent is gone: it may hang, and siblings that were forked keep its pipe open."""
-    while os.getppid() == parent:
-        time.sleep(_PATIENCE)
-    os._exit(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _tell(pipe: Connection, error: Exception) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -277,3 +282,25 @@ def test_pictures_of_trained_models(tmp_path: Path) -> None:
 def test_stand_ins_are_generated_tasks() -> None:
     for experiment in EXPERIMENTS.values():
         assert set(experiment.columns) <= set(TASKS)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "timesformer", "reproduce", "table1", "--seeds", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [*command, "--processes", "2"], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("parts/*/run/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted: the same command goes on" in told
+
+
+def test_data_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data in (["nowhere"], ["k400=nowhere", "--scale", "full"]):
+        assert main(["reproduce", "table1", "--out", str(tmp_path / "out"), "--data", *data]) == 1
+        assert "--data nowhere: no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

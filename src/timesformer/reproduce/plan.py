@@ -46,7 +46,9 @@ class Plan:
 
     def run(self, experiment: Experiment) -> Results:
         """Do what is not done yet of an experiment."""
-        return run(experiment, self.jobs(experiment), self.out, self.processes or self._usual_processes(), self.say)
+        jobs, processes = self.jobs(experiment), self.processes or self._usual_processes()
+        self.say(f"{experiment.name}: {len(jobs)} parts, {processes} at a time, in {self.out}")
+        return run(experiment, jobs, self.out, processes, self.say)
 
     def _usual_processes(self) -> int:
         if torch.cuda.is_available():

@@ -7,6 +7,7 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from timesformer.training.loop import train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.video.datasets import read_videos
 from timesformer.video.synthetic import Task, write_dataset
+from timesformer.workers import end_with
 
 # An image model as wide as the base of recipe `mini`.
 _IMAGE_MODEL = ("model.name=image_vit_base", "model.num_frames=1", "epochs=10")
@@ -201,7 +203,8 @@ def run(
             for job in tests[part.folder]:
                 done += 1
                 top1 = _read_outcome(job.file).top1
-                on_job(f"{experiment.name} {done}/{len(jobs)}: {job}: {top1:.1f} %  ({seconds:.0f} s)")
+                time_ = f"{seconds:.0f} s" if seconds > 0.5 else "kept"
+                on_job(f"{experiment.name} {done}/{len(jobs)}: {job}: {top1:.1f} %  ({time_})")
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     for job in jobs:
         outcomes.setdefault((job.row, job.column), []).append(_read_outcome(job.file))
@@ -221,10 +224,10 @@ def _pool(processes: int) -> Iterator[Callable[[Sequence[Work]], Iterator[tuple[
     places = context.Queue()
     for place in range(processes):
         places.put(place)
-    pool = ProcessPoolExecutor(processes, context, _take_place, (places, processes))
+    pool = ProcessPoolExecutor(processes, context, _take_place, (places, processes, os.getpid()))
 
     def do(work: Sequence[Work]) -> Iterator[tuple[Part, float]]:
-        for future in as_completed([pool.submit(_do, part, tests) for part, tests in work]):
+        for future in as_completed([pool.submit(_do_or_end, part, tests) for part, tests in work]):
             yield future.result()
 
     try:
@@ -233,14 +236,26 @@ def _pool(processes: int) -> Iterator[Callable[[Sequence[Work]], Iterator[tuple[
         pool.shutdown(cancel_futures=True)
 
 
-def _take_place(places: Any, processes: int) -> None:
+def _take_place(places: Any, processes: int, parent: int) -> None:
     """The process's own GPU, or its share of the cores."""
+    # Ctrl-C reaches all processes: a training heeds it between steps, and the pool ends whatever else is done. One that
+    # died of it with a lock of the pool's would leave the others waiting.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with(parent)
     logging.getLogger("timesformer").setLevel(logging.ERROR)  # the head of an image model is not loaded, time and again
     place = places.get()
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+
+
+def _do_or_end(part: Part, tests: Sequence[Test]) -> tuple[Part, float]:
+    """`_do`; a process that was told to stop ends, rather than go on with the next part."""
+    try:
+        return _do(part, tests)
+    except KeyboardInterrupt:
+        os._exit(1)
 
 
 def _do(part: Part, tests: Sequence[Test]) -> tuple[Part, float]:
