@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from machine import write_result
+from machine import children, write_result
 
 import timesformer
 from timesformer.video.synthetic import write_dataset
@@ -45,14 +45,6 @@ def start(data: Path, out: Path, parallel: str, epochs: int) -> subprocess.Popen
             [sys.executable, "-m", *launcher, "-m", *train, "--set", *settings],
             stdout=log, stderr=log, start_new_session=True, env={"OMP_NUM_THREADS": "1", **os.environ},
         )  # fmt: skip
-
-
-def children(process: int) -> list[int]:
-    """Processes that a process has started; none if it has ended."""
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def kill(kind: str, job: int, moments: random.Random) -> bool:

@@ -23,13 +23,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from machine import write_result
+from machine import children, memory, write_result
 
 import timesformer
 from timesformer.evaluation.features import Features
@@ -170,27 +171,14 @@ def run(arguments: list[str], allowed: tuple[int, ...]) -> int:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         while process.poll() is None:
             assert time.monotonic() - started < TIME_LIMIT * BATCH, "the command does not end"
-            held = max([held, *(peak_of(pid) for pid in (process.pid, *children(process.pid)))])
+            for pid in (process.pid, *children(process.pid)):
+                with suppress(OSError, StopIteration):  # it has ended meanwhile
+                    held = max(held, memory("VmHWM", pid))
             time.sleep(0.1)
         log.seek(0)
         if process.returncode not in allowed:
             raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}: {log.read()[-3000:].decode()}")
     return held
-
-
-def children(process: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def peak_of(process: int) -> int:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
 def rows(table: Path) -> int:

@@ -53,10 +53,18 @@ def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
         return process.submit(function, *arguments).result()
 
 
-def memory(which: str) -> int:
-    """Bytes that this process holds (`VmRSS`) or has held at most (`VmHWM`); Linux alone."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def memory(which: str, process: int | str = "self") -> int:
+    """Bytes that a process holds (`VmRSS`) or has held at most (`VmHWM`); Linux alone."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(which)).split()[1])
+
+
+def children(process: int) -> list[int]:
+    """Processes that a process has started; none if it has ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def write_result(name: str, result: dict[str, Any], command: str = "") -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from timesformer.baselines.resnet3d import ResNet3d, Timing
 from timesformer.baselines.slowfast import SlowFast
-from timesformer.model.hub import download, looks_like_hub_id
+from timesformer.model.hub import fetch_weights
 from timesformer.model.image_init import LoadReport, adapt_channels
 from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
 from timesformer.model.weights import WEIGHT_FILES
@@ -50,9 +50,7 @@ def inflate_2d(model: ResNet3d | SlowFast, source: str | Path) -> LoadReport:
     """
     path = Path(source)
     if not path.is_file():
-        if path.exists() or not looks_like_hub_id(source):
-            raise WeightsError(f"{source}: no such file, nor the id of a model on the hub (owner/name)")
-        path = download(str(source), WEIGHT_FILES)
+        path = fetch_weights(source, WEIGHT_FILES)
     image_net = without_prefix(read_tensors(path)[0], "layer1.0.conv1.weight")
     image_net = {re.sub(r"^fc\.", "head.", name): weight for name, weight in image_net.items()}
     if "conv1.weight" in image_net:

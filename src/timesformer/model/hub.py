@@ -81,6 +81,17 @@ def looks_like_hub_id(source: str | Path) -> bool:
     return bool(slash and owner.strip(".~") and name and "/" not in name) and not Path(source).exists()
 
 
+def fetch_weights(source: str | Path, names: Sequence[str]) -> Path:
+    """The first of some files of what may be the id of a model, where there is no such file here.
+
+    Raises:
+        WeightsError: it is no id, or as `download`.
+    """
+    if Path(source).exists() or not looks_like_hub_id(source):
+        raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")
+    return download(str(source), names)
+
+
 def download(repository: str, names: Sequence[str]) -> Path:
     """The first of some files that a repository on the hub has; from the cache if the hub can't be reached.
 

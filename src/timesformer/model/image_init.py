@@ -15,7 +15,7 @@ from torch import Tensor
 
 from timesformer.model.attention import Grid
 from timesformer.model.formats import read_json
-from timesformer.model.hub import download, looks_like_hub_id
+from timesformer.model.hub import fetch_weights
 from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions, weights_file
@@ -68,9 +68,7 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
             raise WeightsError(f"{path}: no {' or '.join(WEIGHT_FILES)} in this folder")
         path = file
     elif not path.is_file():
-        if not looks_like_hub_id(source):
-            raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")
-        path = download(str(source), WEIGHT_FILES)
+        path = fetch_weights(source, WEIGHT_FILES)
     _check_heads(path, model.config)
     try:
         vit = _read_vit(path, model.config.num_heads)

@@ -203,8 +203,8 @@ def run(
             for job in tests[part.folder]:
                 done += 1
                 top1 = _read_outcome(job.file).top1
-                time_ = f"{seconds:.0f} s" if seconds > 0.5 else "kept"
-                on_job(f"{experiment.name} {done}/{len(jobs)}: {job}: {top1:.1f} %  ({time_})")
+                took = f"{seconds:.0f} s" if seconds > 0.5 else "kept"
+                on_job(f"{experiment.name} {done}/{len(jobs)}: {job}: {top1:.1f} %  ({took})")
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
     for job in jobs:
         outcomes.setdefault((job.row, job.column), []).append(_read_outcome(job.file))

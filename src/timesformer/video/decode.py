@@ -94,7 +94,7 @@ class VideoReader:
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side is {short_side}, it must be at least 1")
         try:
-            self.path = path if isinstance(path, PackedVideo) else Path(path)
+            self.path = path if isinstance(path, PackedVideo) else Path(path)  # to be named if it can't be looked up
             self.path = path if isinstance(path, PackedVideo) else find_packed(path) or self.path
             if isinstance(self.path, Path) and self.path.is_dir():
                 source: FrameFolder | _File = FrameFolder(self.path)
