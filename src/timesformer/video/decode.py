@@ -8,12 +8,13 @@ in order instead: slower, never wrong.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice, pairwise
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -163,13 +164,40 @@ class VideoReader:
         self.close()
 
 
-class _Entry(NamedTuple):
-    """What the packet of a frame tells without being decoded."""
+@dataclass(frozen=True)
+class _Table:
+    """What packets tell of their frames without being decoded, in order of presentation; arrays, for long videos.
 
-    pts: int  # when it is shown, in units of the stream's time base
-    dts: int  # when it is decoded
-    is_key: bool
-    is_alone: bool  # no other frame is predicted from it
+    Attributes:
+        pts: when each is shown, in units of the stream's time base; increasing.
+        dts: when it is decoded.
+        is_key: whether it needs no frame before it.
+        is_alone: whether no other frame is predicted from it.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    is_key: NDArray[np.bool_]
+    is_alone: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: Sequence[int] | array[int] = ()) -> _Table:
+        """A table of the four values of each frame, one frame after the other, in any order."""
+        pts, dts, is_key, is_alone = np.array(rows, np.int64).reshape(-1, 4).T
+        order = np.argsort(pts, kind="stable")
+        return cls(pts[order], dts[order], is_key[order].astype(bool), is_alone[order].astype(bool))
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def since(self, first: int) -> _Table:
+        """Without the frames before one."""
+        return _Table(self.pts[first:], self.dts[first:], self.is_key[first:], self.is_alone[first:])
+
+    def place(self, pts: int | None) -> int:
+        """The index of the frame that is shown at a time."""
+        place = len(self) if pts is None else int(np.searchsorted(self.pts, pts))
+        return place if place < len(self) and self.pts[place] == pts else _UNKNOWN
 
 
 class _File:
@@ -182,14 +210,15 @@ class _File:
     def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
-        self._alone: dict[int | None, int] = {}
+        self._table = _Table.of()
         self._rewind()
-        table = self._table()
+        table = self._read_table()
         self._rewind()
         self._head = list(islice(self._decoder, _PROBED_FRAMES))
-        table = self._proven(table)
-        times: list[int | None] = [entry.pts for entry in table]
-        if not table:  # find out the hard way
+        self._table = self._proven(table)
+        self._sieve.use(self._table)
+        times: list[int | None] = self._table.pts.tolist()
+        if not times:  # find out the hard way
             self._rewind()
             times = [frame.pts for frame in self._decoder]
             self._rewind()
@@ -198,11 +227,9 @@ class _File:
             raise OSError("not one frame of it can be decoded; the file is damaged or cut off")
         self.fps, self.times = self._clock(times)
         self._position = len(self._head)
-        self._places: dict[int | None, int] = {entry.pts: place for place, entry in enumerate(table)}
-        self._keys = [place for place, entry in enumerate(table) if entry.is_key]
-        self._alone.update({entry.pts: place for place, entry in enumerate(table) if entry.is_alone})
+        self._keys = np.flatnonzero(self._table.is_key)
         # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
-        self._seek_times = [[entry.pts for entry in table], [entry.dts for entry in table]]
+        self._seek_times = [self._table.pts, self._table.dts]
 
     def _rewind(self) -> None:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
@@ -225,7 +252,7 @@ class _File:
 
     def _start(self) -> None:
         """Decode from where the demuxer is."""
-        self._sieve = _Sieve(self._alone)
+        self._sieve = _Sieve(self._table)
         self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
 
     def _open(self) -> av.container.InputContainer:
@@ -255,9 +282,9 @@ class _File:
 
     __del__ = close  # also of a reader that nobody closed
 
-    def _table(self) -> list[_Entry]:
-        """An entry a frame in order of presentation, from the packets alone; empty where they cannot tell."""
-        codec, table = self._stream.codec_context.name, []
+    def _read_table(self) -> _Table:
+        """The table of all frames, from the packets alone; empty where they cannot tell."""
+        codec, rows = self._stream.codec_context.name, array("q")
         extradata = self._stream.codec_context.extradata if codec == "h264" else None
         try:
             for packet in self._container.demux(self._stream):
@@ -267,24 +294,23 @@ class _File:
                     continue
                 dropped = codec == "mpeg4" and packet.size < _SMALLEST_PICTURE
                 if packet.pts is None or packet.is_corrupt or dropped:
-                    return []
+                    return _Table.of()
                 dts = packet.pts if packet.dts is None else packet.dts
                 alone = not packet.is_keyframe and _is_alone(packet, extradata)
-                table.append(_Entry(packet.pts, dts, packet.is_keyframe, alone))
+                rows.extend((packet.pts, dts, packet.is_keyframe, alone))
         except av.FFmpegError:  # the file is cut off
-            return []
-        return sorted(table)
+            return _Table.of()
+        return _Table.of(rows)
 
-    def _proven(self, table: list[_Entry]) -> list[_Entry]:
+    def _proven(self, table: _Table) -> _Table:
         """The table from the first frame that decodes on; empty if it proves wrong."""
-        times = [entry.pts for entry in table]
         head = [frame.pts for frame in self._head]
         # AVI stores no presentation times; the demuxer's guesses fail where frames are reordered.
         guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-        if guessed or not head or head[0] not in times or any(a == b for a, b in pairwise(times)):
-            return []
-        first = times.index(head[0])  # a recording may begin between keyframes
-        return table[first:] if head == times[first : first + _PROBED_FRAMES] else []
+        first = table.place(head[0]) if head else _UNKNOWN  # a recording may begin between keyframes
+        if guessed or first == _UNKNOWN or (np.diff(table.pts) == 0).any():
+            return _Table.of()
+        return table.since(first) if head == table.pts[first : first + _PROBED_FRAMES].tolist() else _Table.of()
 
     def _clock(self, pts: list[int | None]) -> tuple[float, NDArray[np.float64]]:
         """Frame rate and times; a stream without times is taken to be regular."""
@@ -305,7 +331,7 @@ class _File:
     def _frame(self, index: int, wanted: Collection[int]) -> av.VideoFrame:
         if index < len(self._head):
             return self._head[index]
-        if index in self._sieve.skipped:  # it was not wanted when the decoder came by
+        if self._sieve.has_skipped(index, index + 1):  # it was not wanted when the decoder came by
             self._position = len(self.times)
         self._sieve.wanted = wanted
         for _ in self._approaches(index, wanted):
@@ -315,14 +341,14 @@ class _File:
 
     def _approaches(self, index: int, wanted: Collection[int]) -> Iterator[None]:
         """Bring the decoder somewhere before ``index``: the best place first, another each time one fails."""
-        before = bisect_right(self._keys, index)
-        key = self._keys[before - 1] if before and self._seek_times else 0
+        before = np.searchsorted(self._keys, index, side="right")
+        key = int(self._keys[before - 1]) if before and self._seek_times else 0
         if self._position <= index and key <= self._position + _WORTH_SEEKING:
             yield  # it is in a good place already
-            if not self._sought and not self._sieve.skipped:
+            if not self._sought and not self._sieve.skipped.any():
                 return  # all was read in order: there is no such frame
         while key and self._seek_times:
-            self._seek(self._seek_times[0][key])
+            self._seek(int(self._seek_times[0][key]))
             self._sieve.wanted = wanted
             yield
             self._seek_times.pop(0)
@@ -342,7 +368,7 @@ class _File:
         for frame in self._decoder:
             if self._position == _UNKNOWN and not frame.key_frame:
                 continue  # shown before the keyframe, and predicted from what the seek skipped
-            place = self._places.get(frame.pts, _UNKNOWN) if self._places else self._position
+            place = self._table.place(frame.pts) if len(self._table) else self._position
             if self._sought and not self._may_follow(place):
                 return None
             if place == _UNKNOWN:
@@ -356,7 +382,7 @@ class _File:
         """Whether the frame there may be the next one: none is lacking but those that were skipped."""
         if place == _UNKNOWN or self._position == _UNKNOWN:
             return place != _UNKNOWN
-        return place >= self._position and self._sieve.skipped.issuperset(range(self._position, place))
+        return place == self._position or self._sieve.has_skipped(self._position, place)
 
 
 def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> bool:
@@ -382,22 +408,29 @@ class _Sieve:
     """Keeps from a decoder the packets of frames that are not wanted and that nothing depends on.
 
     Attributes:
-        wanted: the places of frames that are.
-        skipped: the places of frames that the decoder was not given.
+        wanted: the indices of frames that are.
+        skipped: whether each frame is one that the decoder was not given.
     """
 
-    def __init__(self, alone: dict[int | None, int]) -> None:
-        self._alone = alone  # places of frames that nothing depends on, by time
+    def __init__(self, table: _Table) -> None:
         self.wanted: Collection[int] = _ALL
-        self.skipped: set[int] = set()
+        self.use(table)
+
+    def use(self, table: _Table) -> None:
+        """Go by another table from here on."""
+        self._table, self.skipped = table, np.zeros(len(table), bool)
+
+    def has_skipped(self, first: int, end: int) -> bool:
+        """Whether the decoder was given none of one or more frames."""
+        return first < end <= len(self.skipped) and bool(self.skipped[first:end].all())
 
     def __call__(self, packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.Packet[av.VideoStream]]:
         for packet in packets:
-            place = self._alone.get(packet.pts)
-            if place is None or place in self.wanted:
+            place = self._table.place(packet.pts)
+            if place == _UNKNOWN or not self._table.is_alone[place] or place in self.wanted:
                 yield packet
             else:
-                self.skipped.add(place)
+                self.skipped[place] = True
 
 
 def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:
