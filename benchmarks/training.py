@@ -1,7 +1,8 @@
 """A training step against Hugging Face's TimeSformer: time of a step, and peak memory.
 
-Base model, divided attention, the same weights; batch 2, forward, backward and AdamW. Times in turn in one process,
-memory each in a process of its own. `frozen` trains the head alone, against a forward pass. Needs the extra `dev`.
+Base model, divided attention, the same weights; batch 2, forward, backward and AdamW. Times in turn in one process;
+memory each in a process of its own, with AdamW, whose state is the same for all, and of forward and backward alone.
+`frozen` trains the head alone, against a forward pass. Needs the extra `dev`.
 
     python benchmarks/training.py [--frames 8] [--size 224] [--batch 2] [--rounds 5]
 """
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from inference import Logits, hugging_face
 from machine import in_own_process, interleaved, memory, write_result
 from torch import nn
 
@@ -22,8 +22,8 @@ import timesformer
 DTYPES = ("float32", "bfloat16")
 
 
-def stepper(model: nn.Module, clip: torch.Tensor, dtype: str) -> Callable[[], None]:
-    """A step of training on one batch."""
+def stepper(model: nn.Module, clip: torch.Tensor, dtype: str, *, moved: bool = True) -> Callable[[], None]:
+    """A step of training on one batch; without the optimizer's, weights are not moved."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-6, fused=True)
     labels = torch.arange(len(clip))
@@ -33,7 +33,8 @@ def stepper(model: nn.Module, clip: torch.Tensor, dtype: str) -> Callable[[], No
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = model(clip)
         nn.functional.cross_entropy(logits.float(), labels).backward()
-        optimizer.step()
+        if moved:
+            optimizer.step()
         optimizer.zero_grad()
 
     return step
@@ -44,6 +45,8 @@ def make(kind: str, frames: int, size: int) -> nn.Module:
     torch.manual_seed(0)
     ours = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, drop_path=0.0)
     if kind == "theirs":
+        from peer import Logits, hugging_face  # here, so that the others' memory does not hold transformers
+
         return Logits(hugging_face(ours))
     ours.activation_checkpointing = kind == "checkpointing"
     if kind == "frozen":
@@ -51,11 +54,11 @@ def make(kind: str, frames: int, size: int) -> nn.Module:
     return ours
 
 
-def peak(kind: str, frames: int, size: int, batch: int, dtype: str) -> int:
-    """Bytes at the peak of two steps, for a process of its own."""
-    step = stepper(make(kind, frames, size), torch.randn(batch, 3, frames, size, size), dtype)
-    step()
-    step()
+def peak(kind: str, frames: int, size: int, batch: int, dtype: str, moved: bool) -> int:
+    """Bytes at the peak of three steps, for a process of its own."""
+    step = stepper(make(kind, frames, size), torch.randn(batch, 3, frames, size, size), dtype, moved=moved)
+    for _ in range(3):
+        step()
     return memory("VmHWM")
 
 
@@ -75,19 +78,22 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
         for name, median in interleaved(jobs, rounds=rounds, warm_up=1).items():
             seconds[f"{name}, {dtype}"] = median
     peaks = {
-        f"{kind}, {dtype}": in_own_process(peak, kind, frames, size, batch, dtype)
+        f"{kind}, {dtype}, {what}": in_own_process(peak, kind, frames, size, batch, dtype, what == "step")
         for dtype in DTYPES
         for kind in ("theirs", "plain", "checkpointing")
+        for what in ("step", "forward and backward")
     }
     ratios = {}
     for dtype in DTYPES:
         theirs = seconds[f"theirs, {dtype}"]
         ratios[f"speed over Hugging Face, {dtype}"] = theirs / seconds[f"plain, {dtype}"]
         ratios[f"checkpointing: time over Hugging Face's plain, {dtype}"] = seconds[f"checkpointing, {dtype}"] / theirs
-        less = peaks[f"checkpointing, {dtype}"] / peaks[f"theirs, {dtype}"]
-        ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}"] = less
-        ratios[f"memory over Hugging Face, {dtype}"] = peaks[f"plain, {dtype}"] / peaks[f"theirs, {dtype}"]
         ratios[f"frozen: time over forward, {dtype}"] = seconds[f"frozen, {dtype}"] / seconds[f"forward, {dtype}"]
+        for what in ("step", "forward and backward"):
+            theirs = peaks[f"theirs, {dtype}, {what}"]
+            less = peaks[f"checkpointing, {dtype}, {what}"] / theirs
+            ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}, {what}"] = less
+            ratios[f"memory over Hugging Face, {dtype}, {what}"] = peaks[f"plain, {dtype}, {what}"] / theirs
     return {
         "batch": f"{batch} x {frames} x {size} x {size}",
         "ratios": {name: round(value, 3) for name, value in ratios.items()},

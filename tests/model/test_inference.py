@@ -36,7 +36,11 @@ def make(options: dict[str, Any], **more: Any) -> timesformer.TimeSformer:
 
 @pytest.mark.parametrize("options", MODELS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.parametrize("size", [(4, 32, 32), (3, 24, 40), (1, 8, 8)])
-def test_the_prepared_model_is_the_plain_one(options: dict[str, Any], size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("at_a_time", [5, 60, 10**6])  # tokens
+def test_the_prepared_model_is_the_plain_one(
+    options: dict[str, Any], size: tuple[int, int, int], at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timesformer.model.inference._ROWS", at_a_time)
     model = make(options)
     prepared = prepare(model)
     clip = torch.randn(2, 3, *size)

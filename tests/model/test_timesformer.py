@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from einops import rearrange
+from torch import nn
 
 import timesformer
 from timesformer.model.attention import SCHEMES
@@ -136,6 +137,49 @@ def test_activation_checkpointing_changes_nothing() -> None:
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+@pytest.mark.parametrize("cls_attention", ["released", "equations"])
+@pytest.mark.parametrize(
+    ("attention", "order"),
+    [*((scheme, "time_space") for scheme in SCHEMES), ("divided_space_time", "space_time"),
+     ("divided_space_time", "parallel")],
+)  # fmt: skip
+def test_what_training_leaves_out_changes_nothing(attention: str, order: str, cls_attention: str) -> None:
+    """Training folds matrices, and its last block goes on with CLS alone."""
+    model = make(attention=attention, order=order, cls_attention=cls_attention, drop_path=0.0)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    expected, found = model(clip), model.train()(clip)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn_like(expected)
+    for name, mine, its in zip(
+        dict(model.named_parameters()),
+        torch.autograd.grad(found, list(model.parameters()), weights),
+        torch.autograd.grad(expected, list(model.parameters()), weights),
+        strict=True,
+    ):
+        assert (mine - its).norm() <= 1e-4 * (1e-3 + its.norm()), name
+
+
+def test_layers_that_others_put_in_are_used_in_training() -> None:
+    """As adapters do, which keep a layer and add to it."""
+
+    class Adapted(nn.Module):
+        def __init__(self, layer: nn.Linear) -> None:
+            super().__init__()
+            self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) + x.sum(dim=-1, keepdim=True)
+
+    for name in ("attn.qkv", "temporal_attn.proj", "temporal_fc"):
+        model = make(drop_path=0.0)
+        for block in model.blocks:
+            parent, _, child = name.rpartition(".")
+            owner = block.get_submodule(parent)
+            setattr(owner, child, Adapted(getattr(owner, child)))
+        clip = torch.randn(2, 3, 4, 32, 32)
+        torch.testing.assert_close(model.train()(clip), model.eval()(clip), atol=1e-4, rtol=1e-4)
 
 
 def test_no_head() -> None:

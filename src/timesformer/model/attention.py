@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from timesformer.model.layers import Linear
+from timesformer.model.layers import Linear, in_one, is_plain, linear
 from timesformer.model.tracing import is_traced
 
 
@@ -102,12 +102,12 @@ class Partition:
         """Run `layer` on each group of tokens on its own, under the rule `released`.
 
         Args:
-            layer: maps (groups, tokens, D) to the same shape, each group by itself.
+            layer: maps (groups, tokens, D) to the same shape, each group by itself; or to CLS alone, (groups, 1, D).
             x: (B, 1 + T*H*W, D), CLS first, then the patches in the order (t h w).
             grid: the sizes T, H and W.
 
         Returns:
-            The layer's output in the shape and order of `x`; zero for a CLS that takes no part.
+            The layer's output in the shape and order of `x`, or of CLS alone; zero for a CLS that takes no part.
         """
         from_groups = f"{self.groups} -> b (t h w) d"
         if not self.with_cls:
@@ -118,6 +118,8 @@ class Partition:
         if self.num_groups(grid) == 1:  # one group a clip
             return out
         cls = rearrange(out[:, 0], "(b g) d -> b g d", b=x.shape[0]).mean(dim=1, keepdim=True)
+        if out.shape[1] == 1:
+            return cls
         return torch.cat([cls, rearrange(out[:, 1:], from_groups, **grid)], dim=1)
 
     def _with_copies_of_cls(self, x: Tensor, grid: Grid) -> Tensor:
@@ -261,18 +263,42 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Every token of `x` (groups, tokens, D) attends to all of its group."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
-        merged: Tensor = self.proj(attend(q, k, v, self.num_heads))
-        return merged
+    def forward(self, x: Tensor, then: nn.Module | None = None, *, cls_alone: bool = False) -> Tensor:
+        """Every token of `x` (groups, tokens, D), or the first alone, attends to all of its group.
 
-    def within(self, neighbourhood: Neighbourhood, grid: Grid, x: Tensor) -> Tensor:
+        `then` is a layer behind the projection.
+        """
+        q, k, v = self._qkv(x, cls_alone)
+        return self._merged(attend(q, k, v, self.num_heads), then)
+
+    def within(
+        self, neighbourhood: Neighbourhood, grid: Grid, x: Tensor, then: nn.Module | None, *, cls_alone: bool
+    ) -> Tensor:
         """The rule `equations` on clips `x` (B, 1 + T*H*W, D), CLS first: patches attend within a neighbourhood."""
+        q, k, v = self._qkv(x, cls_alone)
+        out = attend(q[:, :1], k, v, self.num_heads)
+        if not cls_alone:
+            patches = neighbourhood.attend(q[:, 1:], k, v, partial(attend, num_heads=self.num_heads), grid)
+            out = torch.cat([out, patches], dim=1)
+        return self._merged(out, then)
+
+    def _qkv(self, x: Tensor, cls_alone: bool) -> tuple[Tensor, ...]:
+        """Queries, keys and values of all tokens; with `cls_alone` the query of the first alone."""
+        if cls_alone and is_plain(self.qkv):
+            sizes = [x.shape[-1], 2 * x.shape[-1]]
+            (weight, weights), (bias, biases) = self.qkv.weight.split(sizes), self.qkv.bias.split(sizes)
+            return linear(x[:, :1], weight, bias), *linear(x, weights, biases).chunk(2, dim=-1)
         q, k, v = self.qkv(x).chunk(3, dim=-1)
-        cls = attend(q[:, :1], k, v, self.num_heads)
-        patches = neighbourhood.attend(q[:, 1:], k, v, partial(attend, num_heads=self.num_heads), grid)
-        merged: Tensor = self.proj(torch.cat([cls, patches], dim=1))
+        return q[:, :1] if cls_alone else q, k, v
+
+    def _merged(self, x: Tensor, then: nn.Module | None) -> Tensor:
+        """The projection of all heads, and the layer behind it, which in training go together in one product."""
+        if then is None:
+            merged: Tensor = self.proj(x)
+            return merged
+        if self.training and is_plain(self.proj) and is_plain(then):
+            return in_one(self.proj, then, x)
+        merged = then(self.proj(x))
         return merged
 
 

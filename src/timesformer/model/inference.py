@@ -15,14 +15,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from timesformer.model.attention import Attention, Grid, Neighbourhood, Partition, attend
+from timesformer.model.attention import Attention, Grid, Mix, Neighbourhood, Partition, attend
 from timesformer.model.base import FrozenModel, VideoModel, digest
 from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
@@ -172,7 +172,11 @@ class PreparedBlock:
         start = x
         for step in self.steps:
             x = step(start if self.parallel else x, x, grid)
-        return mlp(x, _normalise(x), self.fc1, self.fc2)
+        rows = x.flatten(0, 1)
+        return in_parts(self._mlp, row_parts(rows), rows, rows).view(x.shape)
+
+    def _mlp(self, x: Tensor, residual: Tensor) -> Tensor:
+        return mlp(residual, _normalise(x), self.fc1, self.fc2)
 
 
 class LastBlock:
@@ -242,19 +246,62 @@ class PerFrame(Step):
         return neighbourhood.name == "spatial"
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
-        normed = _normalise(x)
-        q, k, v = project(normed, self.q, self.k, self.v)
         if self.moves_cls(self.neighbourhood):
-            out = self.out.add_to(residual, attend(q, k, v, self.num_heads))
+            mix = partial(attend, num_heads=self.num_heads)
+            out = in_parts(partial(self._step, mix), frame_parts(x), x, residual)
             mean = rearrange(out[:, :1], "(b t) 1 d -> b t 1 d", t=grid["t"]).mean(dim=1)
             cls = repeat(mean, "b 1 d -> (b t) 1 d", t=grid["t"])
         else:
-            out = self.out.add_to(residual, attend_over_time(q, k, v, self.num_heads, grid["t"]))
+            mix = partial(attend_over_time, num_heads=self.num_heads, t=grid["t"])
+            out = in_parts(partial(self._step, mix), place_parts(x, grid["t"]), x, residual)
             cls = residual[:, :1]
         if is_traced():  # which in-place changes are not for
             return torch.cat([cls, out[:, 1:]], dim=1)
         out[:, :1] = cls
         return out
+
+    def _step(self, mix: Mix, x: Tensor, residual: Tensor) -> Tensor:
+        q, k, v = project(_normalise(x), self.q, self.k, self.v)
+        return self.out.add_to(residual.contiguous(), mix(q, k, v))
+
+
+Part: TypeAlias = tuple[slice, ...]
+_ROWS = 3072  # tokens whose intermediate results a CPU has in its caches, in memory that is used again
+
+
+def in_parts(function: Callable[[Tensor, Tensor], Tensor], parts: list[Part], x: Tensor, residual: Tensor) -> Tensor:
+    """`function` of two tensors of one shape, part by part where there are several, so that little memory is needed."""
+    if len(parts) == 1:
+        return function(x, residual)
+    out = torch.empty_like(residual)
+    for part in parts:
+        out[part] = function(x[part], residual[part])
+    return out
+
+
+def row_parts(x: Tensor) -> list[Part]:
+    """Parts of tokens (rows, D) that a CPU is best given at a time; all at once elsewhere, and for a graph."""
+    return [(part,) for part in _ranges(len(x), _ROWS)] if _is_divided(x) else [(slice(None),)]
+
+
+def frame_parts(x: Tensor) -> list[Part]:
+    """Parts of (frames, tokens, D), each some of the frames."""
+    return [(part,) for part in _ranges(len(x), _ROWS // x.shape[1])] if _is_divided(x) else [(slice(None),)]
+
+
+def place_parts(x: Tensor, t: int) -> list[Part]:
+    """Parts of (clips * t, tokens, D), each some places in all frames of a clip."""
+    if not _is_divided(x):
+        return [(slice(None),)]
+    return [(clip, part) for clip in _ranges(len(x), t) for part in _ranges(x.shape[1], _ROWS // t)]
+
+
+def _is_divided(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not is_traced() and x[..., 0].numel() > _ROWS
+
+
+def _ranges(length: int, size: int) -> list[slice]:
+    return [slice(start, start + max(1, size)) for start in range(0, length, max(1, size))]
 
 
 class CLSAttention:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -13,27 +13,45 @@ from timesformer.model.tracing import is_traced
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, whose float32 products on a CPU are oneDNN's.
+    """`nn.Linear`, whose products on a CPU are oneDNN's, in float32 and in autocast to bfloat16. Equal up to rounding.
 
-    PyTorch takes MKL's, which on processors of other makers than Intel are about half as fast. Equal up to rounding.
+    PyTorch takes MKL's in float32, which on processors of other makers than Intel are about half as fast, and adds the
+    bias in a pass of its own in bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if _by_onednn(x, self.weight):
-            out: Tensor = _OneDNN.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return out
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether nothing but its weights makes a layer: others may have put an adapter in its place, or hooks on it."""
+    return type(layer) in (Linear, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+def in_one(first: nn.Linear, second: nn.Linear, x: Tensor) -> Tensor:
+    """`second(first(x))` by one product, of which their weights are factors."""
+    weight = linear(second.weight, first.weight.t(), None)
+    return linear(x, weight, linear(first.bias, second.weight, second.bias))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x W^T + b`, by oneDNN where that is faster."""
+    if not _by_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        x, weight, bias = x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16()
+    out: Tensor = _OneDNN.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and x.numel() >= 2**16  # below, calls cost more than products
-        and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled("cpu")
-        and not is_traced()
-    )
+    if x.device.type != "cpu" or is_traced() or not torch.backends.mkldnn.is_available():
+        return False
+    if x.numel() < 2**16:  # calls cost more than products
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.dtype == weight.dtype == torch.float32
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,6 +74,12 @@ class _OneDNN(torch.autograd.Function):
         rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
         return (
             _product(gradient, weight.t()) if for_x else None,
-            _product(rows.t(), inputs.t()) if for_weight else None,
+            _gradient_of_weight(rows, inputs) if for_weight else None,
             rows.sum(dim=0) if for_bias else None,
         )
+
+
+def _gradient_of_weight(rows: Tensor, inputs: Tensor) -> Tensor:
+    if rows.dtype == torch.bfloat16:  # for which PyTorch calls oneDNN itself, and in the faster form
+        return rows.t() @ inputs
+    return _product(rows.t(), inputs.t())

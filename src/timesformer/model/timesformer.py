@@ -183,7 +183,11 @@ class TimeSformer(VideoModel):
         Raises:
             ValueError: the clip has another number of axes or channels, or its sides are no multiples of the patch.
         """
-        return self._normed_cls(self.tokens(clip), clip.shape[0])
+        x, grid = self.embed(clip)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = self._run(block, x, grid)
+        return self._normed_cls(self._run(last, x, grid, cls_alone=self.training), clip.shape[0])
 
     def tokens(self, clip: Tensor) -> Tensor:
         """Tokens after the last block, before the final norm: (B, 1 + T*H'*W', D), CLS first, patches as (t h w).
@@ -224,11 +228,11 @@ class TimeSformer(VideoModel):
                 found[number] = Tokens(cls, self.norm(patches) if norm else patches)
         return [found[number] for number in wanted]
 
-    def _run(self, block: nn.Module, x: Tensor, grid: Grid) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, grid: Grid, cls_alone: bool = False) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled() and block not in self._frozen:
-            out: Tensor = checkpoint(block, x, grid, use_reentrant=False)
+            out: Tensor = checkpoint(block, x, grid, cls_alone, use_reentrant=False)
         else:
-            out = block(x, grid)
+            out = block(x, grid, cls_alone)
         return out
 
     def _cls(self, x: Tensor, num_clips: int) -> Tensor:
@@ -315,27 +319,30 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, grid: Grid, cls_alone: bool = False) -> Tensor:
+        """Tokens (B, 1 + N, D) after the block; with `cls_alone` (B, 1, D), for a last block."""
         start = x
-        for prefix, step in self.steps:
-            x = x + self.drop_path(self.update(prefix, step, start if self.parallel else x, grid))
+        for number, (prefix, step) in enumerate(self.steps, 1):
+            source = start if self.parallel else x
+            alone = cls_alone and number == len(self.steps) and self._moves_cls(step)
+            x = (x[:, :1] if alone else x) + self.drop_path(self.update(prefix, step, source, grid, cls_alone=alone))
+        if cls_alone:
+            x = x[:, :1]
         x = x + self.drop_path(self.mlp(self.norm2(x)))
         return x
 
-    def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid) -> Tensor:
-        """What an attention step adds to the tokens `x`."""
+    def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid, *, cls_alone: bool = False) -> Tensor:
+        """What an attention step adds to the tokens `x`, or to CLS alone."""
         norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
+        fc = self.get_submodule(f"{prefix}fc") if prefix else None
         assert isinstance(attn, Attention)
         if self.released_cls:
             assert isinstance(step, Partition)
-            out = step.apply(lambda tokens: self._last(prefix, attn(norm(tokens))), x, grid)
-        else:
-            out = self._last(prefix, attn.within(step, grid, norm(x)))
-        return out
+            return step.apply(lambda tokens: attn(norm(tokens), fc, cls_alone=cls_alone), x, grid)
+        return attn.within(step, grid, norm(x), fc, cls_alone=cls_alone)
 
-    def _last(self, prefix: str, x: Tensor) -> Tensor:
-        out: Tensor = self.get_submodule(f"{prefix}fc")(x) if prefix else x
-        return out
+    def _moves_cls(self, step: Neighbourhood) -> bool:
+        return not self.released_cls or (isinstance(step, Partition) and step.with_cls)
 
 
 class Mlp(nn.Module):
