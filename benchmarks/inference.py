@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 import timesformer
 from timesformer.model.attention import attend
-from timesformer.model.inference import Prepared, attend_over_time, frame_parts, place_parts, row_parts
+from timesformer.model.inference import Prepared
 from timesformer.model.linear import PackedLinear
+from timesformer.model.locality import attend_over_time, frame_parts, place_parts, row_parts
 
 NAMES = {"float32": "f32", "bfloat16": "bf16"}
 

@@ -88,6 +88,7 @@ def main() -> None:
                     if turn:
                         served.append(args.requests / (between - started))
                         alone.append(args.requests / (time.perf_counter() - between))
+                        print(f"round {turn}: {served[-1]:.1f} requests a second, {alone[-1]:.1f} predictions")
                         latencies += [seconds for seconds, _ in found]
                         put_off += sum(times for _, times in found)
         finally:
@@ -99,7 +100,7 @@ def main() -> None:
         {
             "clients": args.clients,
             "requests": args.requests * args.rounds,
-            "lost": 0,
+            "lost": args.requests * args.rounds - len(latencies),
             "put off": put_off,
             "ratios": {
                 "served over predicted in one process": round(statistics.median(served) / statistics.median(alone), 3)

@@ -90,10 +90,10 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
         ratios[f"checkpointing: time over Hugging Face's plain, {dtype}"] = seconds[f"checkpointing, {dtype}"] / theirs
         ratios[f"frozen: time over forward, {dtype}"] = seconds[f"frozen, {dtype}"] / seconds[f"forward, {dtype}"]
         for what in ("step", "forward and backward"):
-            theirs = peaks[f"theirs, {dtype}, {what}"]
-            less = peaks[f"checkpointing, {dtype}, {what}"] / theirs
+            held = peaks[f"theirs, {dtype}, {what}"]
+            less = peaks[f"checkpointing, {dtype}, {what}"] / held
             ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}, {what}"] = less
-            ratios[f"memory over Hugging Face, {dtype}, {what}"] = peaks[f"plain, {dtype}, {what}"] / theirs
+            ratios[f"memory over Hugging Face, {dtype}, {what}"] = peaks[f"plain, {dtype}, {what}"] / held
     return {
         "batch": f"{batch} x {frames} x {size} x {size}",
         "ratios": {name: round(value, 3) for name, value in ratios.items()},

@@ -161,7 +161,7 @@ def test_class_relevance_is_gradient_times_attention(options: dict[str, Any], mo
         return weights @ v
 
     with monkeypatch.context() as patch:
-        patch.setattr("timesformer.model.attention._attend", attend)
+        patch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
         model(clip)[0, 3].backward()
     row = torch.zeros(37, dtype=torch.float64)
     row[0] = 1

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import timesformer
-from timesformer.model.inference import attend_over_time, prepare
+from timesformer.model.inference import prepare
+from timesformer.model.locality import attend_over_time
 
 MODELS: list[dict[str, Any]] = [
     {"attention": scheme, "cls_attention": rule}
@@ -40,7 +41,7 @@ def make(options: dict[str, Any], **more: Any) -> timesformer.TimeSformer:
 def test_the_prepared_model_is_the_plain_one(
     options: dict[str, Any], size: tuple[int, int, int], at_a_time: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("timesformer.model.inference._ROWS", at_a_time)
+    monkeypatch.setattr("timesformer.model.locality._ROWS", at_a_time)
     model = make(options)
     prepared = prepare(model)
     clip = torch.randn(2, 3, *size)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from timesformer.model.cpu_attention import attend_short, is_short
 from timesformer.model.layers import Linear, in_one, is_plain, linear
 from timesformer.model.tracing import is_traced
 
@@ -263,16 +264,22 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim)
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Tensor, then: nn.Module | None = None, *, cls_alone: bool = False) -> Tensor:
+    def forward(self, x: Tensor, then: nn.Linear | None = None, *, cls_alone: bool = False) -> Tensor:
         """Every token of `x` (groups, tokens, D), or the first alone, attends to all of its group.
 
-        `then` is a layer behind the projection.
+        `then`: a layer behind the projection, which is to become one product with it.
         """
         q, k, v = self._qkv(x, cls_alone)
         return self._merged(attend(q, k, v, self.num_heads), then)
 
     def within(
-        self, neighbourhood: Neighbourhood, grid: Grid, x: Tensor, then: nn.Module | None, *, cls_alone: bool
+        self,
+        neighbourhood: Neighbourhood,
+        grid: Grid,
+        x: Tensor,
+        then: nn.Linear | None = None,
+        *,
+        cls_alone: bool = False,
     ) -> Tensor:
         """The rule `equations` on clips `x` (B, 1 + T*H*W, D), CLS first: patches attend within a neighbourhood."""
         q, k, v = self._qkv(x, cls_alone)
@@ -291,28 +298,14 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         return q[:, :1] if cls_alone else q, k, v
 
-    def _merged(self, x: Tensor, then: nn.Module | None) -> Tensor:
-        """The projection of all heads, and the layer behind it, which in training go together in one product."""
-        if then is None:
-            merged: Tensor = self.proj(x)
-            return merged
-        if self.training and is_plain(self.proj) and is_plain(then):
-            return in_one(self.proj, then, x)
-        merged = then(self.proj(x))
+    def _merged(self, x: Tensor, then: nn.Linear | None) -> Tensor:
+        merged: Tensor = self.proj(x) if then is None else in_one(self.proj, then, x)
         return merged
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     """softmax(q k^T / sqrt(d)) v in each head of d elements, for q, k and v of (groups, tokens, heads * d)."""
+    if is_short(q, k):
+        return attend_short(q, k, v, num_heads)
     q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
-    return rearrange(_attend(q, k, v), "g head n d -> g n (head d)")
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    # PyTorch's fused kernel for the CPU is several times slower than two matrix products in bfloat16 on short
-    # sequences (benchmarks/attention.py); on long ones it saves memory.
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 1024:
-        with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
-            weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
-            return torch.matmul(weights, v)
-    return F.scaled_dot_product_attention(q, k, v)
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "g head n d -> g n (head d)")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,15 @@ from torch import Tensor, nn
 
 from timesformer.model.attention import Attention, Grid, Mix, Neighbourhood, Partition, attend
 from timesformer.model.base import FrozenModel, VideoModel, digest
+from timesformer.model.layers import has_bfloat16
 from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
+from timesformer.model.locality import (
+    attend_over_time,
+    frame_parts,
+    in_parts,
+    place_parts,
+    row_parts,
+)
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 from timesformer.model.tracing import is_traced
 
@@ -88,6 +96,7 @@ def _rewritten(model: TimeSformer, dtype: Dtype, backend: Backend, compile: bool
         _calibrate(prepared, clips)
         return prepared
     packed = model.cls_token.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    packed = packed and (dtype == "float32" or has_bfloat16())
     return Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
 
 
@@ -265,45 +274,6 @@ class PerFrame(Step):
         return self.out.add_to(residual.contiguous(), mix(q, k, v))
 
 
-Part: TypeAlias = tuple[slice, ...]
-_ROWS = 3072  # tokens whose intermediate results a CPU has in its caches, in memory that is used again
-
-
-def in_parts(function: Callable[[Tensor, Tensor], Tensor], parts: list[Part], x: Tensor, residual: Tensor) -> Tensor:
-    """`function` of two tensors of one shape, part by part where there are several, so that little memory is needed."""
-    if len(parts) == 1:
-        return function(x, residual)
-    out = torch.empty_like(residual)
-    for part in parts:
-        out[part] = function(x[part], residual[part])
-    return out
-
-
-def row_parts(x: Tensor) -> list[Part]:
-    """Parts of tokens (rows, D) that a CPU is best given at a time; all at once elsewhere, and for a graph."""
-    return [(part,) for part in _ranges(len(x), _ROWS)] if _is_divided(x) else [(slice(None),)]
-
-
-def frame_parts(x: Tensor) -> list[Part]:
-    """Parts of (frames, tokens, D), each some of the frames."""
-    return [(part,) for part in _ranges(len(x), _ROWS // x.shape[1])] if _is_divided(x) else [(slice(None),)]
-
-
-def place_parts(x: Tensor, t: int) -> list[Part]:
-    """Parts of (clips * t, tokens, D), each some places in all frames of a clip."""
-    if not _is_divided(x):
-        return [(slice(None),)]
-    return [(clip, part) for clip in _ranges(len(x), t) for part in _ranges(x.shape[1], _ROWS // t)]
-
-
-def _is_divided(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not is_traced() and x[..., 0].numel() > _ROWS
-
-
-def _ranges(length: int, size: int) -> list[slice]:
-    return [slice(start, start + max(1, size)) for start in range(0, length, max(1, size))]
-
-
 class CLSAttention:
     """Attention of CLS alone to its sequence, without keys and values of the tokens there."""
 
@@ -325,26 +295,6 @@ class CLSAttention:
         values = rearrange(mixed, "s head c -> head s c") @ self.v.transpose(1, 2)
         out = rearrange(values, "head (b t) d -> b t (head d)", t=copies).mean(dim=1)
         return self.out.add_to(residual, out + self.v_bias)
-
-
-def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) -> Tensor:
-    """Attention of each place of a frame to the same place in all frames: (b t) m d, and so the output.
-
-    One batched product for all places and heads, which are read where they lie.
-    """
-    if is_traced():
-        q, k, v = (rearrange(x, "(b t) m (h d) -> b (m h) t d", t=t, h=num_heads) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return rearrange(mixed, "b (m h) t d -> (b t) m (h d)", h=num_heads)
-    out = torch.empty_like(q)
-    scale = (q.shape[-1] // num_heads) ** -0.5
-    for clip in range(0, len(q), t):
-        queries, keys, values, mixed = (
-            x[clip : clip + t].view(t, x.shape[1] * num_heads, -1).transpose(0, 1) for x in (q, k, v, out)
-        )
-        scores = torch.baddbmm(queries.new_empty(()), queries, keys.transpose(1, 2), beta=0, alpha=scale)
-        mixed.copy_(scores.softmax(dim=-1) @ values)
-    return out
 
 
 def _is_all(neighbourhood: Neighbourhood, grid: Grid) -> bool:

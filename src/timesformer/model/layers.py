@@ -24,8 +24,16 @@ class Linear(nn.Linear):
 
 
 def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether nothing but its weights makes a layer: others may have put an adapter in its place, or hooks on it."""
-    return type(layer) in (Linear, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks
+    """Whether nothing but weight and bias makes a layer: no adapter of others in its place, no hooks on it."""
+    if type(layer) not in (Linear, nn.Linear) or "forward" in vars(layer) or layer.bias is None:
+        return False
+    return not is_watched(layer)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether there are hooks on a module, which are to see what it is given and gives."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
 
 
 def in_one(first: nn.Linear, second: nn.Linear, x: Tensor) -> Tensor:
@@ -50,8 +58,15 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     if x.numel() < 2**16:  # calls cost more than products
         return False
     if torch.is_autocast_enabled("cpu"):
-        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+        if torch.get_autocast_dtype("cpu") != torch.bfloat16 or not has_bfloat16():
+            return False
+        return {x.dtype, weight.dtype} <= {torch.float32, torch.bfloat16}
     return x.dtype == weight.dtype == torch.float32
+
+
+def has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this CPU."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

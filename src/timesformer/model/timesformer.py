@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
 from timesformer.model.base import VideoConfig, VideoModel
-from timesformer.model.layers import Linear
+from timesformer.model.layers import Linear, is_plain, is_watched
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -187,7 +188,8 @@ class TimeSformer(VideoModel):
         *blocks, last = self.blocks
         for block in blocks:
             x = self._run(block, x, grid)
-        return self._normed_cls(self._run(last, x, grid, cls_alone=self.training), clip.shape[0])
+        cls_alone = (True,) if self.training and not is_watched(last) else ()
+        return self._normed_cls(self._run(last, x, grid, *cls_alone), clip.shape[0])
 
     def tokens(self, clip: Tensor) -> Tensor:
         """Tokens after the last block, before the final norm: (B, 1 + T*H'*W', D), CLS first, patches as (t h w).
@@ -228,11 +230,11 @@ class TimeSformer(VideoModel):
                 found[number] = Tokens(cls, self.norm(patches) if norm else patches)
         return [found[number] for number in wanted]
 
-    def _run(self, block: nn.Module, x: Tensor, grid: Grid, cls_alone: bool = False) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, grid: Grid, *cls_alone: bool) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled() and block not in self._frozen:
-            out: Tensor = checkpoint(block, x, grid, cls_alone, use_reentrant=False)
+            out: Tensor = checkpoint(block, x, grid, *cls_alone, use_reentrant=False)
         else:
-            out = block(x, grid, cls_alone)
+            out = block(x, grid, *cls_alone)
         return out
 
     def _cls(self, x: Tensor, num_clips: int) -> Tensor:
@@ -334,12 +336,22 @@ class Block(nn.Module):
     def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid, *, cls_alone: bool = False) -> Tensor:
         """What an attention step adds to the tokens `x`, or to CLS alone."""
         norm, attn = self.get_submodule(f"{prefix}norm1"), self.get_submodule(f"{prefix}attn")
-        fc = self.get_submodule(f"{prefix}fc") if prefix else None
+        fc = self.get_submodule(f"{prefix}fc") if prefix else nn.Identity()
         assert isinstance(attn, Attention)
+        options: dict[str, Any] = {"cls_alone": True} if cls_alone else {}
+        many = x[..., 0].numel() > x.shape[-1] and not cls_alone  # more than the rows of a matrix
+        if self.training and many and is_plain(attn.proj) and is_plain(fc):
+            options["then"], fc = fc, nn.Identity()
+
+        def layer(tokens: Tensor) -> Tensor:
+            out: Tensor = fc(attn(norm(tokens), **options))
+            return out
+
         if self.released_cls:
             assert isinstance(step, Partition)
-            return step.apply(lambda tokens: attn(norm(tokens), fc, cls_alone=cls_alone), x, grid)
-        return attn.within(step, grid, norm(x), fc, cls_alone=cls_alone)
+            return step.apply(layer, x, grid)
+        updated: Tensor = fc(attn.within(step, grid, norm(x), **options))
+        return updated
 
     def _moves_cls(self, step: Neighbourhood) -> bool:
         return not self.released_cls or (isinstance(step, Partition) and step.with_cls)

@@ -169,7 +169,7 @@ class _Table:
     """What packets tell of their frames without being decoded, in order of presentation; arrays, for long videos.
 
     Attributes:
-        pts: when each is shown, in units of the stream's time base; increasing.
+        pts: when each is shown, in units of the stream's time base; sorted.
         dts: when it is decoded.
         is_key: whether it needs no frame before it.
         is_alone: whether no other frame is predicted from it.
@@ -196,7 +196,7 @@ class _Table:
 
     def place(self, pts: int | None) -> int:
         """The index of the frame that is shown at a time."""
-        place = len(self) if pts is None else int(np.searchsorted(self.pts, pts))
+        place = len(self) if pts is None else int(self.pts.searchsorted(pts))
         return place if place < len(self) and self.pts[place] == pts else _UNKNOWN
 
 

@@ -1,0 +1,80 @@
+"""Attention in bfloat16 on a CPU, where PyTorch's fused kernel is slow on short sequences (benchmarks/attention.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from timesformer.model.tracing import is_traced
+
+_LONG = 1024  # tokens; from here on the fused kernel saves memory
+_LARGE = 2**16  # elements; sequences below are sooner done all at once
+
+
+def is_short(q: Tensor, k: Tensor) -> bool:
+    """Whether `attend_short` is to be preferred for queries and keys (groups, tokens, D)."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[1] <= _LONG
+
+
+def attend_short(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v by matrix products, for q, k and v of (groups, tokens, heads * d).
+
+    Large sequences are taken one by one, so that heads need not be copied to lie behind one another, which takes as
+    long as their products.
+    """
+    with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
+        out: Tensor
+        if q[:1].numel() >= _LARGE and not is_traced():
+            out = _OneByOne.apply(q, k, v, num_heads)  # type: ignore[no-untyped-call]
+            return out
+        q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
+        weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
+        out = rearrange(weights @ v, "g head n d -> g n (head d)")
+        return out
+
+
+def scores(q: Tensor, k: Tensor) -> Tensor:
+    """q k^T / sqrt(d) of (heads, tokens, d), which may lie anywhere."""
+    return torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+
+
+class _OneByOne(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+        out = q.new_empty(q.shape)
+        kept = []
+        for sequence in zip(q, k, v, out, strict=True):
+            queries, keys, values, mixed = (_heads(x, num_heads) for x in sequence)
+            weights = scores(queries, keys).softmax(dim=-1)
+            torch.bmm(weights, values, out=mixed)
+            if any(ctx.needs_input_grad):  # type: ignore[attr-defined]
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.num_heads = num_heads  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *kept = ctx.saved_tensors
+        gradients = [x.new_empty(x.shape) for x in (q, k, v)]
+        for *sequence, weights in zip(q, k, v, gradient, *gradients, kept, strict=True):
+            queries, keys, values, of_mixed, of_queries, of_keys, of_values = (
+                _heads(x, ctx.num_heads) for x in sequence
+            )
+            torch.bmm(weights.transpose(1, 2), of_mixed, out=of_values)
+            of_weights = of_mixed @ values.transpose(1, 2)
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            of_scores *= queries.shape[-1] ** -0.5
+            torch.bmm(of_scores, keys, out=of_queries)
+            torch.bmm(of_scores.transpose(1, 2), queries, out=of_keys)
+        return *gradients, None
+
+
+def _heads(x: Tensor, num_heads: int) -> Tensor:
+    """(tokens, heads * d) as (heads, tokens, d), where it lies."""
+    return x.view(len(x), num_heads, -1).transpose(0, 1)
