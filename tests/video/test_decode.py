@@ -657,3 +657,17 @@ def test_the_decoders_threads_end_with_the_reader(tmp_path: Path) -> None:
         assert threads() == before
     finally:
         gc.enable()
+
+
+def test_frames_are_gone_with_the_reader(tmp_path: Path) -> None:
+    """At once, not when garbage is collected: pixels are many, and the collector counts objects."""
+    synthetic.write_video(tmp_path / "a.mp4", np.zeros((24, 64, 64, 3), np.uint8), fps=8)
+    gc.collect()
+    gc.disable()
+    try:
+        with VideoReader(tmp_path / "a.mp4") as video:
+            video.frames([0, 20])
+        del video
+        assert not any(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+    finally:
+        gc.enable()

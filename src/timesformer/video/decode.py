@@ -19,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
@@ -468,7 +469,8 @@ class _Converter:
 
 def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
     """Apply the display matrix, (x, y) -> (a x + c y, b x + d y), rounded to quarter turns and mirrors."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: that would be in a cycle with the frame and keep its pixels until the garbage is collected.
+    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if matrix is None:
         return picture
     a, b, _, c, d, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
