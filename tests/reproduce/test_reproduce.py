@@ -288,7 +288,11 @@ def test_stand_ins_are_generated_tasks() -> None:
 def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "timesformer", "reproduce", "table1", "--seeds", "1", "--out", str(tmp_path)]
     process = subprocess.Popen(
-        [*command, "--processes", "2"], start_new_session=True, stderr=subprocess.PIPE, text=True
+        [*command, "--processes", "2"],
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts by & ignores it
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while not list(tmp_path.glob("parts/*/run/metrics.jsonl")):
         assert process.poll() is None
