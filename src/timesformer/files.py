@@ -19,7 +19,10 @@ def replace_file(path: Path) -> Iterator[Path]:
     # On a disk that several machines share, processes of the same number may write the same file.
     new = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{path.name}")
     try:
+        new.touch()
+        mode = new.stat().st_mode
         yield new
+        new.chmod(mode)  # as the user's files are: safetensors writes files that nobody else may read
         with new.open("r+b") as file:  # on disk before it takes the name: a power cut leaves the old file or the new
             os.fsync(file.fileno())
         os.replace(new, path)

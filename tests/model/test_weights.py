@@ -25,6 +25,8 @@ def test_save_and_load(tmp_path: Path) -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1, "whoever may read one may read the other"
 
 
 def test_preprocessing_follows_the_size_that_is_asked_for(tmp_path: Path) -> None:
