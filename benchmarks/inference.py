@@ -124,6 +124,7 @@ def compare(frames: int, size: int, batch: int, dtypes: list[str], rounds: int, 
         theirs = seconds[f"Hugging Face on OpenVINO, {dtype}"]
         ratios[f"best backend's speed over Hugging Face on OpenVINO, {dtype}"] = theirs / on
         ratios[f"time over the limit, {dtype}"] = seconds[f"ours, {dtype}"] / seconds[f"limit, {dtype}"]
+        ratios[f"best backend's time over the limit, {dtype}"] = on / seconds[f"limit, {dtype}"]
     if "int8" in dtypes and "float32" in dtypes:
         for name in ("ours, int8", "ours on OpenVINO, int8"):
             ratios[f"{name}: speed over Hugging Face in float32"] = best["float32"] / seconds[name]

@@ -32,14 +32,20 @@ def attend_short(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
             out = _OneByOne.apply(q, k, v, num_heads)  # type: ignore[no-untyped-call]
             return out
         q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
-        weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1)
+        weights = ((q * q.shape[-1] ** -0.5) @ _transposed(k)).softmax(dim=-1)
         out = rearrange(weights @ v, "g head n d -> g n (head d)")
         return out
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
     """q k^T / sqrt(d) of (heads, tokens, d), which may lie anywhere."""
-    return torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
+    return torch.baddbmm(q.new_empty(()), q, _transposed(k), beta=0, alpha=q.shape[-1] ** -0.5)
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """(heads, tokens, d) as (heads, d, tokens) for a matrix product."""
+    # PyTorch's products in bfloat16 copy what does not lie densely, and slowly if it is transposed by then.
+    return (x.contiguous() if x.dtype == torch.bfloat16 else x).transpose(-1, -2)
 
 
 class _OneByOne(torch.autograd.Function):
@@ -47,8 +53,7 @@ class _OneByOne(torch.autograd.Function):
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
         out = q.new_empty(q.shape)
         kept = []
-        for sequence in zip(q, k, v, out, strict=True):
-            queries, keys, values, mixed = (_heads(x, num_heads) for x in sequence)
+        for queries, keys, values, mixed in zip(*(_heads(x, num_heads) for x in (q, k, v, out)), strict=True):
             weights = scores(queries, keys).softmax(dim=-1)
             torch.bmm(weights, values, out=mixed)
             if any(ctx.needs_input_grad):  # type: ignore[attr-defined]
@@ -62,12 +67,12 @@ class _OneByOne(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *kept = ctx.saved_tensors
         gradients = [x.new_empty(x.shape) for x in (q, k, v)]
-        for *sequence, weights in zip(q, k, v, gradient, *gradients, kept, strict=True):
-            queries, keys, values, of_mixed, of_queries, of_keys, of_values = (
-                _heads(x, ctx.num_heads) for x in sequence
-            )
+        by_head = (_heads(x, ctx.num_heads) for x in (q, k, v, gradient, *gradients))
+        for weights, queries, keys, values, of_mixed, of_queries, of_keys, of_values in zip(
+            kept, *by_head, strict=True
+        ):
             torch.bmm(weights.transpose(1, 2), of_mixed, out=of_values)
-            of_weights = of_mixed @ values.transpose(1, 2)
+            of_weights = of_mixed @ _transposed(values)
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             of_scores *= queries.shape[-1] ** -0.5
             torch.bmm(of_scores, keys, out=of_queries)
@@ -76,5 +81,5 @@ class _OneByOne(torch.autograd.Function):
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
-    """(tokens, heads * d) as (heads, tokens, d), where it lies."""
-    return x.view(len(x), num_heads, -1).transpose(0, 1)
+    """(groups, tokens, heads * d) as (groups, heads, tokens, d), where it lies."""
+    return x.view(*x.shape[:2], num_heads, -1).transpose(1, 2)
