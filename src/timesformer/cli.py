@@ -9,11 +9,13 @@ With `--json -`, standard output holds the JSON and nothing else.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -176,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
     predict.add_argument(
-        "--threshold", type=float, help="score from which a class is in a segment of a timeline (default: 0.5)"
+        "--threshold", type=_share, help="score from which a class is in a segment of a timeline (default: 0.5)"
     )
     _add_bulk(predict)
     _add_json(predict)
@@ -215,10 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
     serve.add_argument("--workers", type=_count, default=1, help="processes with the model (default: %(default)s)")
     serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
-    serve.add_argument("--max-megabytes", type=float, default=200, help="of an upload (default: %(default)s)")
-    serve.add_argument("--max-duration", type=float, default=3600, help="of a video, in s (default: %(default)s)")
+    serve.add_argument("--max-megabytes", type=_positive, default=200, help="of an upload (default: %(default)s)")
+    serve.add_argument("--max-duration", type=_positive, default=3600, help="of a video, in s (default: %(default)s)")
     serve.add_argument("--max-waiting", type=_count, default=8, help="requests that wait (default: %(default)s)")
-    serve.add_argument("--max-seconds", type=float, default=120, help="of work for a request (default: %(default)s)")
+    serve.add_argument(
+        "--max-seconds", type=_positive, default=120, help="of work for a request (default: %(default)s)"
+    )
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
@@ -387,7 +391,7 @@ def _add_bulk(parser: argparse.ArgumentParser) -> None:
 
 def _add_time_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--time-limit", type=_seconds, default=600, metavar="S",
+        "--time-limit", type=_positive, default=600, metavar="S",
         help="seconds to decode a video; one that takes longer is left out (default: %(default)s)",
     )  # fmt: skip
 
@@ -402,13 +406,22 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
 
 
-def _seconds(text: str) -> float:
+def _positive(text: str) -> float:
     try:
-        if (seconds := float(text)) > 0:
-            return seconds
+        if (value := float(text)) > 0:
+            return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _share(text: str) -> float:
+    try:
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
 def _data(text: str) -> Path | str:
@@ -720,10 +733,14 @@ def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
             console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
             continue
         found.write((args.out or Path()) / name, threshold)
+        console.print(f"written: {(args.out or Path()) / name}.png, .csv, .json", soft_wrap=True)
         results.append(found.to_json(threshold))
         if args.json != "-":
             print(video)
-            for part in found.segments(threshold):
+            segments = found.segments(threshold)
+            if not segments:
+                print(f"  no class reaches {threshold:.0%}")
+            for part in segments:
                 print(f"  {part.start:8.1f} s to {part.end:8.1f} s  {part.score:7.2%}  {part.label}")
     _write_json(args.json, results)
     return 1 if any("error" in result for result in results) else 0
@@ -842,9 +859,11 @@ def _map(args: argparse.Namespace) -> int:
         raise ValueError("map: give --out FILE, --near VIDEO, or both")
     features = Features.load(args.features)
     if args.near:
-        if args.near not in features.paths:
+        paths = [os.path.abspath(path) for path in features.paths]
+        near = os.path.abspath(args.near)
+        if near not in paths:
             raise ValueError(f"--near {args.near}: not one of the {len(features.paths)} videos of {args.features}")
-        for other, similarity in features.nearest(features.paths.index(args.near), args.top):
+        for other, similarity in features.nearest(paths.index(near), args.top):
             label = features.labels[other]
             print(f"{similarity:6.3f}  {features.paths[other]}  {features.classes[label] if label >= 0 else ''}")
     if args.out:
@@ -862,6 +881,14 @@ def _serve(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ImportError(f"serve needs the extra `web`: pip install 'timesformer[web]' ({error})") from error
 
+    if args.samples and not args.samples.is_dir():
+        raise ValueError(f"--samples {args.samples}: no such folder")
+    place = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((args.host, args.port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host {args.host} --port {args.port}: {error}") from error
     limits = Limits(args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds)
     threads = max(1, (os.cpu_count() or 1) // args.workers)
     options = {"classes": args.classes, **_options(args.set)}
@@ -872,8 +899,9 @@ def _serve(args: argparse.Namespace) -> int:
         app.state.pool.start()  # here, so that a model that can't be loaded is one clear error
     except (JobError, WorkerLost) as error:
         raise ValueError(str(error)) from error
-    console.print(f"http://{args.host}:{args.port}   (ends with Ctrl-C)")
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+    console.print(f"http://{args.host}:{place.getsockname()[1]}   (ends with Ctrl-C)")
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
     return 0
 
 

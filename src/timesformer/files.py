@@ -58,9 +58,13 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 def save_figure(path: Path, figure: Any) -> None:
     """Write a matplotlib figure in the format that the path's suffix names, in place of what was there."""
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
-    with replace_file(path) as new:
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # "$" in the name of a file or class is no formula
+    with replace_file(path) as new, rc_context({"text.parse_math": False}):
         try:
             FigureCanvasAgg(figure).print_figure(new, format=path.suffix[1:].lower() or "png", dpi=150)
         except ValueError as error:

@@ -148,7 +148,8 @@ class VideoClassifier:
 
     def _small(self, frame: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """The middle of a frame at the model's size."""
-        picture = torch.as_tensor(frame)
+        # A copy, as PyTorch takes no array that runs backwards (such as BGR as RGB), and warns of read-only ones.
+        picture = frame if isinstance(frame, torch.Tensor) else torch.from_numpy(np.array(frame, order="C"))
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise ValueError(f"frame of {picture.dtype}, {tuple(picture.shape)}: expected uint8 (H, W, 3)")
         size = self.preprocessing.image_size

@@ -193,3 +193,40 @@ def test_the_page_and_its_samples_need_nothing_from_elsewhere(client: TestClient
 def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", str(tmp_path)]) == 1
     assert f"error: {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["..", "a\0b.mp4", "$x$.mp4", ".explained.mp4", "x" * 300 + ".mp4", "动作.mp4"])
+def test_any_name_will_do(client: TestClient, video: Path, name: str) -> None:
+    answer = client.post("timeline", files={"video": (name, video.read_bytes())})
+    assert answer.status_code == 200, answer.text
+    assert "/" not in answer.json()["video"], "not where the server keeps it"
+    assert client.post("explain?format=png", files={"video": (name, video.read_bytes())}).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "address", "code"), [("GET", "nowhere", 404), ("GET", "predict", 405)])
+def test_every_error_is_json_with_an_error(client: TestClient, method: str, address: str, code: int) -> None:
+    answer = client.request(method, address)
+    assert (answer.status_code, list(answer.json())) == (code, ["error"])
+
+
+def test_a_fault_of_the_server_is_not_the_clients(video: Path, caplog: pytest.LogCaptureFixture, model: Path) -> None:
+    app = create_app(str(model))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        app.state.pool._workers[0].stop()
+        app.state.pool._workers[0]._arguments = ("nowhere", {}, 10.0, 1)
+        answer = client.post("predict", files={"video": ("a.mp4", video.read_bytes())})
+    assert answer.status_code == 500
+    assert "can't start a worker" in answer.json()["error"]
+    assert "no worker can be started" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["--port=99999", "--samples=nowhere"])
+def test_what_cannot_be_is_refused(option: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(model), option]) == 1
+    assert option.split("=")[0] in capsys.readouterr().err
+
+
+def test_bounds_are_numbers_above_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", str(model), "--max-megabytes", "nan"])
+    assert "'nan' is not a number above 0" in capsys.readouterr().err

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -157,3 +159,42 @@ def test_short_and_wrong_streams(classifier: VideoClassifier) -> None:
     for hop in (-1, 0):
         with pytest.raises(ValueError, match=f"hop={hop}"):
             list(classifier.stream(frames(3), hop=hop))
+
+
+def test_a_stream_takes_colours_turned_round_and_read_only_frames(classifier: VideoClassifier) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (8, 40, 64, 3), dtype=np.uint8)
+    expected = list(classifier.stream(frames))
+    turned = list(classifier.stream(frame[:, :, ::-1] for frame in frames[:, :, :, ::-1].copy()))
+    from_a_pipe = list(
+        classifier.stream(np.frombuffer(frame.tobytes(), np.uint8).reshape(40, 64, 3) for frame in frames)
+    )
+    assert expected == turned == from_a_pipe
+
+
+def test_segments_do_not_reach_over_what_was_not_seen() -> None:
+    times = np.array([[0, 1], [3, 4], [4, 5.0]])
+    scores = np.array([[0.9], [0.9], [0.9]], np.float32)
+    found = Timeline("a.mp4", ("run",), times, scores).segments()
+    assert [(segment.start, segment.end) for segment in found] == [(0, 1), (3, 5)]
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+def test_the_picture_shows_every_clip_and_names_every_curve(clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("timesformer.evaluation.timeline.save_figure", lambda _, figure: drawn.append(figure))
+    times = np.stack([np.arange(clips), np.arange(clips) + 1.0], axis=1)
+    scores = np.random.default_rng(0).random((clips, 2), np.float32)
+    Timeline("a.mp4", ("_idle", "run"), times, scores).draw(Path("a.png"))
+    curves = drawn[0].axes[0]
+    legend = curves.get_legend()
+    assert legend is not None
+    assert sorted(text.get_text() for text in legend.get_texts()) == ["_idle", "run"]
+    for curve in curves.patches:
+        assert isinstance(curve, StepPatch)
+        assert curve.get_data().edges.tolist() == [*range(clips), clips]
+
+
+def test_names_are_no_formulas(classifier: VideoClassifier, video: Path, tmp_path: Path) -> None:
+    odd = shutil.copy(video, tmp_path / r"a$\foo$.mp4")
+    timeline(classifier, odd).write(tmp_path / "line")
+    assert (tmp_path / "line.png").exists()

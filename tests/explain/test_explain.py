@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import av
@@ -94,3 +95,24 @@ def test_overlays_are_bright_where_shares_are_large() -> None:
     assert picture[0, 4, 12].sum() > picture[1, 28, 36].sum() > picture[0, 20, 24].sum()
     assert (picture[:, :, :8] == 25).all()
     assert (picture[:, :, 40:] == 25).all()
+
+
+def test_the_video_itself_is_not_written_over(model: Path, video: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copy(video, tmp_path / "own.mp4"))
+    before = own.read_bytes()
+    with pytest.raises(ValueError, match="this is the video"):
+        write_explanation(explain(VideoClassifier.from_pretrained(model), own), own)
+    assert own.read_bytes() == before
+
+
+def test_a_gif_plays_as_fast_as_the_video(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "fast.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (40, 40, 64, 3), dtype=np.uint8), fps=120)
+    write_explanation(explain(VideoClassifier.from_pretrained(model), path), tmp_path / "fast.gif")
+    with Image.open(tmp_path / "fast.gif") as film:
+        durations = []
+        for place in range(film.n_frames):  # type: ignore[attr-defined]
+            film.seek(place)
+            durations.append(film.info["duration"])
+    assert min(durations) >= 30, "browsers play faster ones slowly"
+    assert sum(durations) == pytest.approx(10 * 1000 / 120, abs=35)

@@ -146,3 +146,9 @@ def test_videos_without_labels(
     with pytest.raises(ValueError, match="2 videos: a map takes 3 or more"):
         write_map(Features(features.values[:2], features.paths[:2], features.labels[:2], ()), tmp_path / "map.png")
     assert thumbnail(tmp_path / "gone.mp4") == ""
+
+
+def test_a_map_of_equal_videos(tmp_path: Path) -> None:
+    same = Features(np.ones((5, 8), np.float32), tuple("abcde"), np.full(5, -1), ())
+    write_map(same, tmp_path / "map.png")
+    assert (tmp_path / "map.png").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import queue
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -14,13 +16,17 @@ from typing import Annotated, Any, Literal
 from anyio import to_thread
 from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from timesformer import __version__
-from timesformer.app.worker import Pool, make_classifier
+from timesformer.app.worker import Pool, Unavailable, make_classifier
+from timesformer.video.decode import VideoError, is_video_path
 from timesformer.workers import JobError, Worker, WorkerLost
 
 Video = Annotated[UploadFile, File(description="a video in whatever format FFmpeg reads, or a GIF")]
+
+logger = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page.html"
 
@@ -63,7 +69,8 @@ def create_app(
     limits = limits or Limits()
     arguments = (source, options or {}, limits.duration, threads)
     pool = Pool([Worker(make_classifier, arguments) for _ in range(workers)], limits.waiting)
-    offered = {path.name: path for path in sorted(samples.iterdir()) if path.is_file()} if samples else {}
+    files = [path for path in sorted(samples.iterdir()) if path.is_file() and is_video_path(path)] if samples else []
+    offered = {path.name: path for path in files}
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,10 +93,16 @@ def create_app(
             except queue.Full:
                 raise HTTPException(503, "too many requests wait already", {"Retry-After": "5"}) from None
             except JobError as error:
+                if not isinstance(error.__cause__, VideoError | ValueError | JobError):
+                    logger.exception("a request failed")
+                    raise HTTPException(500, f"the server failed: {error}") from None
                 message = str(error).replace(str(path), upload.filename or "the video")
                 raise HTTPException(422, message) from None
             except WorkerLost as error:
-                raise HTTPException(504, str(error)) from None
+                raise HTTPException(504, f"the video {error}") from None
+            except Unavailable as error:
+                logger.exception("no worker can be started")
+                raise HTTPException(500, f"the server can't start a worker: {error}") from None
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -114,7 +127,7 @@ def create_app(
     @app.post("/timeline")
     def timeline(video: Video, threshold: Annotated[float, Query(ge=0, le=1)] = 0.5) -> JSONResponse:
         """Scores over the time of a video, clip by clip, and the segments above a threshold."""
-        return JSONResponse(work(video, {"do": "timeline", "threshold": threshold}))
+        return JSONResponse({**work(video, {"do": "timeline", "threshold": threshold}), "video": video.filename})
 
     @app.get("/samples")
     def list_samples() -> list[str]:
@@ -133,8 +146,8 @@ def create_app(
         """The page."""
         return _PAGE.read_text(encoding="utf-8")
 
-    @app.exception_handler(HTTPException)
-    async def told(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    async def told(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
     return app
@@ -144,7 +157,8 @@ def create_app(
 def _kept(upload: UploadFile) -> Iterator[Path]:
     """The upload as a file in a folder of its own, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="timesformer-") as folder:
-        path = Path(folder) / f"video{Path(upload.filename or '').suffix[:8]}"
+        name = re.sub(r"[^\w.-]", "_", upload.filename or "")[-60:].lstrip(".")
+        path = Path(folder) / (name or "video")
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
         yield path

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timesformer.workers import JobError, Worker
+from timesformer.workers import JobError, Worker, WorkerLost
 
 Job = dict[str, Any]
+
+
+class Unavailable(Exception):
+    """A worker that is gone can't be started again, and why."""
 
 
 class Pool:
@@ -33,6 +37,7 @@ class Pool:
 
         Raises:
             queue.Full: as many jobs as are allowed wait already.
+            Unavailable: no process can be started.
             JobError, WorkerLost: as `Worker.run`.
         """
         if not self._places.acquire(blocking=False):
@@ -40,6 +45,10 @@ class Pool:
         try:
             worker = self._idle.get()
             try:
+                try:
+                    worker.start()  # unless it runs
+                except (JobError, WorkerLost) as error:
+                    raise Unavailable(str(error)) from error
                 return worker.run(job, seconds)
             finally:
                 self._idle.put(worker)
@@ -78,7 +87,7 @@ def make_classifier(source: str, options: dict[str, Any], longest: float, thread
         if job["do"] == "timeline":
             return timeline(classifier, path).to_json(job["threshold"])
         explanation = explain(classifier, path, of=job["of"])
-        file = path.with_name(f"explained{job['suffix']}")
+        file = path.with_name(f".explained{job['suffix']}")  # as no upload is named
         write_explanation(explanation, file)
         return file.read_bytes()
 

@@ -49,7 +49,10 @@ class Timeline:
     scores: NDArray[np.float32]
 
     def segments(self, threshold: float = 0.5) -> list[Segment]:
-        """Where a class scores at least `threshold`, by the time it starts; clips that follow or overlap are one."""
+        """Where a class scores at least `threshold`, by the time it starts.
+
+        Clips that follow at once or overlap are one.
+        """
         found = []
         for c, label in enumerate(self.classes):
             run: list[int] = []
@@ -63,7 +66,8 @@ class Timeline:
         return sorted(found, key=lambda segment: (segment.start, segment.label))
 
     def _goes_on(self, clip: int, later: int) -> bool:
-        return later == clip + 1 or bool(self.times[later, 0] < self.times[clip, 1])
+        start, end = self.times[later, 0], self.times[clip, 1]
+        return bool(start < end or (later == clip + 1 and start == end))
 
     def to_json(self, threshold: float = 0.5) -> dict[str, Any]:
         """All of it, for JSON: clips with seconds and scores, and the segments at a threshold."""
@@ -96,16 +100,20 @@ class Timeline:
         figure = Figure(figsize=(11, 0.45 * len(best) + 3.2), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[3, 0.3 * len(best) + 0.4])
         middle = self.times.mean(axis=1)
+        edges = [self.times[0, 0], *(middle[1:] + middle[:-1]) / 2, self.times[-1, 1]]
+        lines = []
         for number, c in enumerate(best):
-            curves.plot(middle, self.scores[:, c], color=f"C{number}", linewidth=1.2, label=self.classes[c])
+            lines.append(curves.stairs(self.scores[:, c], edges, baseline=None, color=f"C{number}", linewidth=1.2))
             for segment in self.segments(threshold):
                 if segment.label == self.classes[c]:
                     bars.barh(number, segment.end - segment.start, left=segment.start, color=f"C{number}")
         curves.axhline(threshold, color="grey", linewidth=0.6, linestyle=":")
+        names = [self.classes[c] for c in best]
+        curves.legend(lines, names, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         curves.set_ylim(0, 1.02)
         curves.set_ylabel("score")
         curves.set_title(Path(self.path).name, fontsize=9)
-        bars.set_yticks(range(len(best)), [self.classes[c] for c in best], fontsize=8)
+        bars.set_yticks(range(len(best)), names, fontsize=8)
         bars.set_ylim(len(best) - 0.5, -0.5)
         bars.set_xlim(0, float(self.times[-1, 1]))
         bars.set_xlabel("time (s)")

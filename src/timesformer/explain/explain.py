@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +26,7 @@ from timesformer.video.transforms import normalize
 
 _FILM = 300  # frames of a film, at most
 _STRIP = 8  # frames of a strip, at most
+_GIF = 30  # frames a second, at most; browsers slow a faster GIF down
 _NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
 
 Method = Literal["rollout", "class"]
@@ -85,7 +87,8 @@ def explain(
     if not isinstance(model, TimeSformer):
         raise ValueError(f"only a TimeSformer's attention can be shown, not that of {model.architecture}")
     if of is not None and of not in classifier.classes:
-        raise ValueError(f"class {of!r} is not one of the model's: {', '.join(classifier.classes[:20])} …")
+        more = " …" if len(classifier.classes) > 20 else ""
+        raise ValueError(f"class {of!r} is not one of the model's: {', '.join(classifier.classes[:20])}{more}")
     preprocessing = classifier.preprocessing
     with VideoReader(video, short_side=preprocessing.image_size) as reader:
         indices = PROTOCOLS["paper"].indices(preprocessing, len(reader), reader.fps, 1)[0]
@@ -108,7 +111,13 @@ def explain(
 
 
 def write_explanation(explanation: Explanation, file: Path) -> None:
-    """Write a film (.mp4, .gif) or a strip (.png, .svg, .pdf), by the file's suffix. Raises ValueError for another."""
+    """Write a film (.mp4, .gif) or a strip (.png, .svg, .pdf), by the file's suffix.
+
+    Raises:
+        ValueError: another suffix, or the file is the video.
+    """
+    if file.exists() and explanation.path.exists() and file.samefile(explanation.path):
+        raise ValueError(f"{file}: this is the video; name another file to write")
     suffix = file.suffix.lower()
     if suffix == ".mp4":
         _write_mp4(explanation, file)
@@ -126,11 +135,14 @@ def _seen(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - side) // 2, (width - side) // 2, side, side
 
 
-def _film(explanation: Explanation) -> tuple[Iterator[NDArray[np.uint8]], float]:
-    """All frames from the clip's first to its last, explained, with shares in between interpolated; and their rate."""
+def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[NDArray[np.uint8]], float]:
+    """Frames from the clip's first to its last, explained, with shares in between interpolated; and their rate.
+
+    All frames, or as many as are allowed, and as are shown by `fastest` a second.
+    """
     reader = VideoReader(explanation.path)
     first, last = explanation.indices[[0, -1]]
-    step = -(-(last - first + 1) // _FILM)
+    step = max(-(-(last - first + 1) // _FILM), math.ceil(reader.fps / fastest))
     wanted = np.arange(first, last + 1, step)
     fps = max(1.0, reader.fps / step)
 
@@ -184,10 +196,12 @@ def _write_mp4(explanation: Explanation, file: Path) -> None:
 def _write_gif(explanation: Explanation, file: Path) -> None:
     from PIL import Image
 
-    pictures, fps = _film(explanation)
+    pictures, fps = _film(explanation, fastest=_GIF)
     first, *others = [Image.fromarray(picture).quantize(128) for picture in pictures]
+    ends = np.round(np.arange(len(others) + 2) * 100 / fps)  # a GIF counts in hundredths of a second
+    durations = (10 * np.diff(ends)).astype(int).tolist()
     with replace_file(file) as new:
-        first.save(new, "GIF", save_all=True, append_images=others, duration=round(1000 / fps), loop=0)
+        first.save(new, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _draw_strip(explanation: Explanation, file: Path) -> None:

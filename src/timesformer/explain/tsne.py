@@ -27,7 +27,9 @@ def tsne(values: NDArray[np.float32], seed: int = 0) -> NDArray[np.float32]:
 
     if len(values) < 3:
         raise ValueError(f"{len(values)} videos: a map takes 3 or more")
-    method = TSNE(perplexity=min(30, (len(values) - 1) / 3), init="pca", random_state=seed)
+    spread = np.ptp(values, axis=0).max()
+    start = "pca" if spread > 1e-6 * np.abs(values).max() else "random"  # of equal values there are no components
+    method = TSNE(perplexity=min(30, (len(values) - 1) / 3), init=start, random_state=seed)
     places: NDArray[np.float32] = method.fit_transform(values)
     return places
 
@@ -61,15 +63,15 @@ def _draw(features: Features, places: NDArray[np.float32], file: Path) -> None:
 
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
-    colours = class_colours(features.labels)
+    colours, shown = class_colours(features.labels), {}
     for label in np.unique(features.labels):
         own = features.labels == label
         name = features.classes[label] if label >= 0 else "unlabelled"
-        axes.scatter(places[own, 0], places[own, 1], s=14, color=colours[int(own.argmax())], label=name)
+        shown[name] = axes.scatter(places[own, 0], places[own, 1], s=14, color=colours[int(own.argmax())])
     axes.set_xticks([])
     axes.set_yticks([])
     if len(np.unique(features.labels)) <= 20:
-        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(file, figure)
 
 
