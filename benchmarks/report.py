@@ -13,14 +13,15 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 ORDER = (
-    "inference", "agreement", "training", "scaling", "schemes", "decode", "pipeline", "timeline", "serve", "bulk",
-    "distributed", "faults", "fuzz", "attention",
+    "inference", "gpu", "agreement", "training", "scaling", "schemes", "decode", "pipeline", "timeline", "serve",
+    "bulk", "distributed", "faults", "fuzz", "attention",
 )  # fmt: skip
 HEAD = """# Performance
 
 Written by `python benchmarks/report.py` from [`benchmarks/results`](../benchmarks/results). Each result is made by the
 command that stands with it. What is compared ran in turn, in one process or, for memory, each in a process of its own;
-ratios are of medians, and hold for the machine that is named. Times are there to give an idea only.
+ratios are of medians, and hold for the machine that is named. Times are there to give an idea only. On a GPU nothing
+has been measured yet; `python benchmarks/gpu.py` does it.
 """
 
 

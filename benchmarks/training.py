@@ -26,11 +26,11 @@ def stepper(model: nn.Module, clip: torch.Tensor, dtype: str, *, moved: bool = T
     """A step of training on one batch; without the optimizer's, weights are not moved."""
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=1e-6, fused=True)
-    labels = torch.arange(len(clip))
+    labels = torch.arange(len(clip), device=clip.device)
 
     def step() -> None:
         model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = model(clip)
         nn.functional.cross_entropy(logits.float(), labels).backward()
         if moved:
@@ -40,10 +40,10 @@ def stepper(model: nn.Module, clip: torch.Tensor, dtype: str, *, moved: bool = T
     return step
 
 
-def make(kind: str, frames: int, size: int) -> nn.Module:
+def make(kind: str, frames: int, size: int, **options: Any) -> nn.Module:
     """`theirs`, or ours: `plain`, `checkpointing`, `frozen`."""
     torch.manual_seed(0)
-    ours = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, drop_path=0.0)
+    ours = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, drop_path=0.0, **options)
     if kind == "theirs":
         from peer import Logits, hugging_face  # here, so that the others' memory does not hold transformers
 

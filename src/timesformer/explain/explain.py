@@ -26,7 +26,8 @@ from timesformer.video.transforms import normalize
 
 _FILM = 300  # frames of a film, at most
 _STRIP = 8  # frames of a strip, at most
-_GIF = 30  # frames a second, at most; browsers slow a faster GIF down
+_GIF_RATE = 30  # frames a second, at most; browsers slow a faster GIF down
+_GIF_WIDTH = 640  # px, at most; all of a GIF is held in memory
 _NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
 
 Method = Literal["rollout", "class"]
@@ -196,8 +197,13 @@ def _write_mp4(explanation: Explanation, file: Path) -> None:
 def _write_gif(explanation: Explanation, file: Path) -> None:
     from PIL import Image
 
-    pictures, fps = _film(explanation, fastest=_GIF)
-    first, *others = [Image.fromarray(picture).quantize(128) for picture in pictures]
+    def small(picture: NDArray[np.uint8]) -> Image.Image:
+        image = Image.fromarray(picture)
+        image.thumbnail((_GIF_WIDTH, image.height))
+        return image.quantize(128)
+
+    pictures, fps = _film(explanation, fastest=_GIF_RATE)
+    first, *others = [small(picture) for picture in pictures]
     ends = np.round(np.arange(len(others) + 2) * 100 / fps)  # a GIF counts in hundredths of a second
     durations = (10 * np.diff(ends)).astype(int).tolist()
     with replace_file(file) as new:

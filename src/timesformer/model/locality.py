@@ -64,7 +64,7 @@ def attend_over_time(q: Tensor, k: Tensor, v: Tensor, num_heads: int, t: int) ->
 
     One batched product for all places and heads, which are read where they lie.
     """
-    if is_traced():
+    if is_traced() or q.device.type != "cpu":
         q, k, v = (rearrange(x, "(b t) m (h d) -> b (m h) t d", t=t, h=num_heads) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         return rearrange(mixed, "b (m h) t d -> (b t) m (h d)", h=num_heads)
