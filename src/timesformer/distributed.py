@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -47,7 +48,7 @@ def process_group() -> Iterator[None]:
     # One may be at work for long while others have done their share and wait.
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timedelta(days=7))
     yield
-    dist.destroy_process_group()  # not after an error, when others may not answer any more
+    leave()  # not after an error, when others may not answer any more
 
 
 def _from_slurm(environment: Mapping[str, str]) -> dict[str, str]:
@@ -69,6 +70,16 @@ def _first_node(nodes: str) -> str:
     first = re.match(r"([^,\[]*)(?:\[(\d+)[^\]]*\])?([^,\[]*)", nodes)
     assert first is not None
     return "".join(part or "" for part in first.groups())
+
+
+def leave() -> None:
+    """Part from the other processes, when this one is about to end.
+
+    What FSDP keeps of the group outlives it, with Gloo's threads, which let go of a last tensor a moment after it was
+    exchanged; were Python shutting down by then, they would abort the process (pytorch/pytorch#190489).
+    """
+    dist.destroy_process_group()
+    time.sleep(0.5)
 
 
 def rank() -> int:

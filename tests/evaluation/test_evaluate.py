@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 import timesformer
+from timesformer import distributed
 from timesformer.cli import main
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.evaluation.protocols import Clips
@@ -242,7 +243,7 @@ def _evaluate_share(rank: int, arguments: Any, address: str, out: Path) -> None:
     )  # fmt: skip
     with (out / f"{rank}.pickle").open("wb") as file:
         pickle.dump((result, len(seen)), file)
-    torch.distributed.destroy_process_group()
+    distributed.leave()
 
 
 def test_the_command_under_torchrun_writes_what_it_writes_alone(

@@ -123,7 +123,7 @@ def _process(rank: int, processes: int, address: str, runs: Sequence[Run], data:
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=processes)
     for run in runs:
         do(run, data)
-    torch.distributed.destroy_process_group()
+    distributed.leave()
 
 
 def losses(out: Path, name: str = "losses.json") -> list[float]:
