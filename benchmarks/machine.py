@@ -23,8 +23,10 @@ T = TypeVar("T")
 def machine() -> dict[str, Any]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+        lines = [line.split(":") for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+        said = {name.strip(): value.strip() for name, value in lines}
+        if "model name" in said:  # which may hide the generation
+            cpu = f"{said['model name']} (family {said.get('cpu family')}, model {said.get('model')})"
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),

@@ -40,6 +40,7 @@ from timesformer.training.checkpoint import (
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
+from timesformer.training.memory import give_back_freed_memory
 from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.parallel import share
@@ -112,6 +113,8 @@ def train(
     progress, states = _start(out, identity, resume)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if recipe.activation_checkpointing and device.type == "cpu":
+        give_back_freed_memory()
     torch.manual_seed(recipe.seed)
     model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
