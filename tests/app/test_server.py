@@ -143,7 +143,10 @@ def test_bad_uploads_are_one_clear_error(client: TestClient, video: Path) -> Non
     assert broken.json()["error"].startswith("notes.txt: ")
     assert "/tmp" not in broken.json()["error"]
     assert client.post("/predict").status_code == 422
-    assert send(client, "/predict?top=0", video.read_bytes()).status_code == 422
+    none = send(client, "/predict?top=0", video.read_bytes())
+    assert none.status_code == 422
+    assert none.json() == {"error": "top: Input should be greater than or equal to 1, not '0'"}
+    assert client.post("/predict", data={"video": "x" * 10_000}).json()["error"].startswith("video: ")
     assert send(client, "/predict", video.read_bytes(), "../../../../etc/passwd").status_code == 200
     assert leftovers() <= before
 
@@ -188,6 +191,7 @@ def test_the_page_and_its_samples_need_nothing_from_elsewhere(client: TestClient
         assert client.get(f"/samples/{name}").status_code == 404
     schema = client.get("/openapi.json").json()
     assert {"/predict", "/explain", "/healthz"} <= schema["paths"].keys()
+    assert {"200", "413", "422", "500", "503", "504"} == schema["paths"]["/predict"]["post"]["responses"].keys()
 
 
 def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

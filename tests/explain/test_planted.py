@@ -12,7 +12,6 @@ from timesformer.explain.rollout import class_relevance, rollout
 from timesformer.model.initialization import init_for_scratch
 
 FRAMES, SIDE, PATCH = 8, 32, 8
-slow = pytest.mark.slow
 
 
 def clips_with_a_cue(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,15 +35,9 @@ def share_of(where: Tensor, shares: Tensor) -> float:
     return float(((shares * where).sum(dim=(1, 2, 3)) / shares.sum(dim=(1, 2, 3))).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "attention",
-    [
-        "divided_space_time",
-        pytest.param("space_only", marks=slow),
-        pytest.param("joint_space_time", marks=slow),
-        pytest.param("sparse_local_global", marks=slow),
-        pytest.param("axial", marks=slow),
-    ],
+    "attention", ["divided_space_time", "space_only", "joint_space_time", "sparse_local_global", "axial"]
 )
 def test_a_trained_model_attends_to_the_cue(attention: str) -> None:
     torch.manual_seed(0)

@@ -118,7 +118,7 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
         train(read_videos(videos, "train"), out, recipe())
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("step", [3, 4, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 5, 6))])
 def test_resuming_after_any_step_is_exact(videos: Path, tmp_path: Path, step: int) -> None:
     """Dropped paths, augmentation, mixing, the average of weights and micro-batches all included.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import re
+import reprlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,9 @@ from typing import Annotated, Any, Literal
 
 from anyio import to_thread
 from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +31,23 @@ Video = Annotated[UploadFile, File(description="a video in whatever format FFmpe
 
 logger = logging.getLogger(__name__)
 
+
+class Problem(BaseModel):
+    """Why a request is not answered."""
+
+    error: str
+
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": why}
+    for status, why in {
+        413: "The upload is too large.",
+        422: "Not readable as a video, too long, or a request that is not as described.",
+        500: "The server failed.",
+        503: "Too many requests wait already: try again after `Retry-After` seconds.",
+        504: "The video took too long, or more than a process can stand.",
+    }.items()
+}
 _PAGE = Path(__file__).parent / "page.html"
 
 
@@ -109,12 +129,12 @@ def create_app(
         """Whether the server is up."""
         return {"status": "ok", "version": __version__}
 
-    @app.post("/predict")
+    @app.post("/predict", responses=_PROBLEMS)
     def predict(video: Video, top: Annotated[int, Query(ge=1)] = 5) -> JSONResponse:
         """The classes of highest score, best first; the duration in seconds; how many clips would cover it."""
         return JSONResponse(work(video, {"do": "predict", "top": top}))
 
-    @app.post("/explain", response_class=Response)
+    @app.post("/explain", response_class=Response, responses=_PROBLEMS)
     def explain(
         video: Video,
         format: Literal["mp4", "gif", "png"] = "mp4",
@@ -124,7 +144,7 @@ def create_app(
         kind = {"mp4": "video/mp4", "gif": "image/gif", "png": "image/png"}[format]
         return Response(work(video, {"do": "explain", "suffix": f".{format}", "of": of}), media_type=kind)
 
-    @app.post("/timeline")
+    @app.post("/timeline", responses=_PROBLEMS)
     def timeline(video: Video, threshold: Annotated[float, Query(ge=0, le=1)] = 0.5) -> JSONResponse:
         """Scores over the time of a video, clip by clip, and the segments above a threshold."""
         return JSONResponse({**work(video, {"do": "timeline", "threshold": threshold}), "video": video.filename})
@@ -149,6 +169,11 @@ def create_app(
     @app.exception_handler(StarletteHTTPException)
     async def told(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_as_described(request: Request, error: RequestValidationError) -> JSONResponse:
+        problems = (f"{each['loc'][-1]}: {each['msg']}, not {reprlib.repr(each['input'])}" for each in error.errors())
+        return JSONResponse({"error": "; ".join(problems)}, 422)
 
     return app
 
