@@ -282,10 +282,10 @@ class CLSAttention:
         self.num_heads = attn.num_heads
         q, k, v = weight.chunk(3)
         q_bias, _, v_bias = bias.chunk(3)  # that of keys adds the same to all scores
-        self.q, self.out = linear(q, q_bias), linear(*_out(block, prefix))
+        out, out_bias = _out(block, prefix)  # with that of values in it: behind a mean OpenVINO's int8 gets it wrong
+        self.q, self.out = linear(q, q_bias), linear(out, out_bias + out @ v_bias)
         by_head = "(head d) c -> head d c"
         self.k, self.v = (rearrange(x.detach().to(dtype), by_head, head=self.num_heads) for x in (k, v))
-        self.v_bias = v_bias.detach().to(dtype)
 
     def __call__(self, normed: Tensor, residual: Tensor, copies: int) -> Tensor:
         """`residual` (B, D) and what the step makes of CLS in sequences (B copies) N D, the mean over its copies."""
@@ -294,7 +294,7 @@ class CLSAttention:
         mixed = (asked @ normed.transpose(1, 2)).softmax(dim=-1) @ normed
         values = rearrange(mixed, "s head c -> head s c") @ self.v.transpose(1, 2)
         out = rearrange(values, "head (b t) d -> b t (head d)", t=copies).mean(dim=1)
-        return self.out.add_to(residual, out + self.v_bias)
+        return self.out.add_to(residual, out)
 
 
 def _is_all(neighbourhood: Neighbourhood, grid: Grid) -> bool:
