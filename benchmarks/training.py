@@ -2,6 +2,7 @@
 
 Base model, divided attention, the same weights; batch 2, forward, backward and AdamW. Times in turn in one process;
 memory each in a process of its own, with AdamW, whose state is the same for all, and of forward and backward alone.
+With checkpointing freed memory is given back, as training does; for all others the C library keeps it, as it does.
 `frozen` trains the head alone, against a forward pass. Needs the extra `dev`.
 
     python benchmarks/training.py [--frames 8] [--size 224] [--batch 2] [--rounds 5]
@@ -10,6 +11,7 @@ memory each in a process of its own, with AdamW, whose state is the same for all
 from __future__ import annotations
 
 import argparse
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -65,12 +67,30 @@ def peak(kind: str, frames: int, size: int, batch: int, dtype: str, moved: bool)
     return memory("VmHWM")
 
 
+def keep_freed_memory() -> None:
+    """What glibc comes to by itself where large tensors are freed; undoes `give_back_freed_memory`."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD
+        mallopt(-1, 64 * 2**20)  # M_TRIM_THRESHOLD
+
+
+def giving_back(step: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        give_back_freed_memory()
+        step()
+        keep_freed_memory()
+
+    return run
+
+
 def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
-    give_back_freed_memory()  # once set, it is so for all
+    keep_freed_memory()
     clip = torch.randn(batch, 3, frames, size, size)
     seconds: dict[str, float] = {}
     for dtype in DTYPES:  # one precision after the other: all models at once need much memory
         jobs = {kind: stepper(make(kind, frames, size), clip, dtype) for kind in ("theirs", "plain", "checkpointing")}
+        jobs["checkpointing"] = giving_back(jobs["checkpointing"])
         frozen = make("frozen", frames, size)
         jobs["frozen"] = stepper(frozen, clip, dtype)
 

@@ -75,7 +75,7 @@ class VideoModel(nn.Module):
         multi_label: whether a video can have several of the classes: scores are then sigmoid, not softmax.
         preprocessing: how a video becomes this model's input, where known; saved with the model
             (see `timesformer.video.preprocessing.Preprocessing`).
-        activation_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        activation_checkpointing: recompute activations in the backward pass, step by step, instead of keeping them.
     """
 
     architecture: ClassVar[str]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,22 +77,24 @@ def _quantised(graph: object, clips: list[Tensor]) -> object:
     Others are few and lose much: pixels, and attention. Smoothing is off, as it makes things worse where the scales of
     norms are in the weights (benchmarks/agreement.py: 4 videos of a hundred).
     """
-    try:
-        import nncf
-        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-    except ImportError as error:
-        raise ImportError(f"dtype='int8' on OpenVINO is not installed: {_INSTALL}") from error
-    return nncf.quantize(
-        graph,
-        nncf.Dataset([clip.float().contiguous().numpy() for clip in clips]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(clips),
-        ignored_scope=nncf.IgnoredScope(
-            types=["Convolution", "ScaledDotProductAttention"], patterns=[".*bmm.*"], validate=False
-        ),
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
-            activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
-        ),
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # NNCF's progress, which is not what a command was asked for
+        try:
+            import nncf
+            from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+        except ImportError as error:
+            raise ImportError(f"dtype='int8' on OpenVINO is not installed: {_INSTALL}") from error
+        logging.getLogger("nncf").setLevel(logging.WARNING)
+        return nncf.quantize(
+            graph,
+            nncf.Dataset([clip.float().contiguous().numpy() for clip in clips]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(clips),
+            ignored_scope=nncf.IgnoredScope(
+                types=["Convolution", "ScaledDotProductAttention"], patterns=[".*bmm.*"], validate=False
+            ),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1),
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+            ),
+        )

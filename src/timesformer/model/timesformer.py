@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -230,11 +230,9 @@ class TimeSformer(VideoModel):
                 found[number] = Tokens(cls, self.norm(patches) if norm else patches)
         return [found[number] for number in wanted]
 
-    def _run(self, block: nn.Module, x: Tensor, grid: Grid, *cls_alone: bool) -> Tensor:
-        if self.activation_checkpointing and torch.is_grad_enabled() and block not in self._frozen:
-            out: Tensor = checkpoint(block, x, grid, *cls_alone, use_reentrant=False)
-        else:
-            out = block(x, grid, *cls_alone)
+    def _run(self, block: nn.Module, x: Tensor, grid: Grid, cls_alone: bool = False) -> Tensor:
+        recompute = self.activation_checkpointing and torch.is_grad_enabled() and block not in self._frozen
+        out: Tensor = block(x, grid, cls_alone, recompute)
         return out
 
     def _cls(self, x: Tensor, num_clips: int) -> Tensor:
@@ -321,17 +319,30 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, grid: Grid, cls_alone: bool = False) -> Tensor:
-        """Tokens (B, 1 + N, D) after the block; with `cls_alone` (B, 1, D), for a last block."""
+    def forward(self, x: Tensor, grid: Grid, cls_alone: bool = False, recompute: bool = False) -> Tensor:
+        """Tokens (B, 1 + N, D) after the block; with `cls_alone` (B, 1, D), for a last block.
+
+        With `recompute` the backward pass computes each attention step, and the MLP, once more from its input.
+        """
+        run: Callable[..., Tensor] = partial(checkpoint, use_reentrant=False) if recompute else _call
         start = x
         for number, (prefix, step) in enumerate(self.steps, 1):
             source = start if self.parallel else x
             alone = cls_alone and number == len(self.steps) and self._moves_cls(step)
-            x = (x[:, :1] if alone else x) + self.drop_path(self.update(prefix, step, source, grid, cls_alone=alone))
+            x = run(self._after_step, prefix, step, source, x, grid, alone)
         if cls_alone:
             x = x[:, :1]
-        x = x + self.drop_path(self.mlp(self.norm2(x)))
-        return x
+        return run(self._after_mlp, x)
+
+    def _after_step(
+        self, prefix: str, step: Neighbourhood, source: Tensor, x: Tensor, grid: Grid, cls_alone: bool
+    ) -> Tensor:
+        update: Tensor = self.drop_path(self.update(prefix, step, source, grid, cls_alone=cls_alone))
+        return (x[:, :1] if cls_alone else x) + update
+
+    def _after_mlp(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
 
     def update(self, prefix: str, step: Neighbourhood, x: Tensor, grid: Grid, *, cls_alone: bool = False) -> Tensor:
         """What an attention step adds to the tokens `x`, or to CLS alone."""
@@ -355,6 +366,10 @@ class Block(nn.Module):
 
     def _moves_cls(self, step: Neighbourhood) -> bool:
         return not self.released_cls or (isinstance(step, Partition) and step.with_cls)
+
+
+def _call(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    return function(*inputs)
 
 
 class Mlp(nn.Module):
