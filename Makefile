@@ -10,10 +10,10 @@ demo: $(SETUP)  ## watch a TimeSformer learn to tell motions apart, on generated
 	$(BIN)/timesformer demo
 
 test: lint  ## lint, types and the default tests
-	$(BIN)/pytest -n 2 -q
+	$(BIN)/pytest -n 2 --dist worksteal -q
 
 test-all: lint  ## the slow tests too
-	$(BIN)/pytest -n 2 -q -m ""
+	$(BIN)/pytest -n 2 --dist worksteal -q -m ""
 
 lint: $(SETUP)
 	$(BIN)/ruff check .

@@ -45,9 +45,11 @@ def test_the_prepared_model_is_the_plain_one(
     model = make(options)
     prepared = prepare(model)
     clip = torch.randn(2, 3, *size)
+    given = clip.clone()
     with torch.no_grad():
         for one, other in ((model(clip), prepared(clip)), (model.features(clip), prepared.features(clip))):
             torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
+    assert torch.equal(clip, given)
 
 
 def test_in_bfloat16_it_is_close() -> None:
@@ -113,7 +115,10 @@ def test_int8_is_close(options: dict[str, Any]) -> None:
     assert (exact - rounded).abs().mean() < 0.1 * exact.std()
 
 
-@pytest.mark.parametrize("options", [{}, {"order": "parallel"}, {"attention": "sparse_local_global"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(it, marks=pytest.mark.slow) for it in ({"order": "parallel"}, {"attention": "axial"}))],
+)
 def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
     pytest.importorskip("openvino")
     model = make(options)

@@ -178,9 +178,9 @@ class PreparedBlock:
         self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
 
     def __call__(self, x: Tensor, grid: Grid) -> Tensor:
-        start = x
+        start = x.clone() if self.parallel else None  # `x` may be written over
         for step in self.steps:
-            x = step(start if self.parallel else x, x, grid)
+            x = step(x if start is None else start, x, grid)
         rows = x.flatten(0, 1)
         return in_parts(self._mlp, row_parts(rows), rows, rows).view(x.shape)
 
@@ -228,7 +228,10 @@ class Step:
         self.out = linear(*_out(block, prefix))
 
     def __call__(self, x: Tensor, residual: Tensor, grid: Grid) -> Tensor:
-        """`residual` and what the step makes of the tokens `x`, both (sequences, tokens, D)."""
+        """`residual` and what the step makes of the tokens `x`, both (sequences, tokens, D).
+
+        May write over `residual`.
+        """
         raise NotImplementedError
 
 
@@ -262,8 +265,8 @@ class PerFrame(Step):
             cls = repeat(mean, "b 1 d -> (b t) 1 d", t=grid["t"])
         else:
             mix = partial(attend_over_time, num_heads=self.num_heads, t=grid["t"])
+            cls = residual[:, :1].clone()
             out = in_parts(partial(self._step, mix), place_parts(x, grid["t"]), x, residual)
-            cls = residual[:, :1]
         if is_traced():  # which in-place changes are not for
             return torch.cat([cls, out[:, 1:]], dim=1)
         out[:, :1] = cls
@@ -271,7 +274,7 @@ class PerFrame(Step):
 
     def _step(self, mix: Mix, x: Tensor, residual: Tensor) -> Tensor:
         q, k, v = project(_normalise(x), self.q, self.k, self.v)
-        return self.out.add_to(residual.contiguous(), mix(q, k, v))
+        return self.out.add_to(residual, mix(q, k, v))
 
 
 class CLSAttention:
@@ -303,7 +306,11 @@ def _is_all(neighbourhood: Neighbourhood, grid: Grid) -> bool:
 
 
 def _normalise(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    scale = shift = None
+    if x.device.type == "cpu" and x.dtype == torch.float32 and not is_traced():
+        # PyTorch takes three times as long without them.
+        scale, shift = x.new_ones(x.shape[-1]), x.new_zeros(x.shape[-1])
+    return F.layer_norm(x, x.shape[-1:], scale, shift, eps=1e-6)
 
 
 def _qkv(block: Block, prefix: str) -> tuple[Attention, Tensor, Tensor]:

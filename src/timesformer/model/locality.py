@@ -22,13 +22,16 @@ _ROWS = 3072  # tokens whose intermediate results a CPU has in its caches, in me
 
 
 def in_parts(function: Callable[[Tensor, Tensor], Tensor], parts: list[Part], x: Tensor, residual: Tensor) -> Tensor:
-    """`function` of two tensors of one shape, part by part where there are several, so that little memory is needed."""
+    """`function` of two tensors of one shape, part by part where there are several, so that little memory is needed.
+
+    What parts give is then put where `residual` was; whoever needs that, as `x` or otherwise, keeps a copy.
+    """
     if len(parts) == 1:
         return function(x, residual)
-    out = torch.empty_like(residual)
     for part in parts:
-        out[part] = function(x[part], residual[part])
-    return out
+        some = x[part].contiguous()
+        residual[part] = function(some, some if residual is x else residual[part].contiguous())
+    return residual
 
 
 def row_parts(x: Tensor) -> list[Part]:
