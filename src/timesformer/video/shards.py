@@ -124,14 +124,19 @@ def _entry(folder: str, entry: dict[str, Any]) -> tuple[PackedVideo, str, tuple[
 def find_packed(path: str | Path) -> PackedVideo | None:
     """The video that `str` of a PackedVideo names; None if there is none."""
     shard, inside, name = (path if isinstance(path, str) else path.as_posix()).partition(".tar/")
-    if not inside or (not is_address(shard) and not Path(f"{shard}.tar").is_file()):
+    shard = f"{shard}.tar"
+    if not inside or (not is_address(shard) and not Path(shard).is_file()):
         return None
-    folder = shard.rpartition("/")[0] or ("" if shard.startswith("/") else ".")
-    return _by_name(folder).get((f"{shard.rpartition('/')[2]}.tar", name))
+    folder, _, file = (shard if is_address(shard) else Path(shard).absolute().as_posix()).rpartition("/")
+    index = Path(folder) / INDEX
+    written = index.stat().st_mtime_ns if index.is_file() else 0
+    video = _by_name(folder, written).get((file, name))
+    return replace(video, shard=shard) if video else None
 
 
 @functools.lru_cache(maxsize=4)
-def _by_name(folder: str) -> dict[tuple[str, str], PackedVideo]:
+def _by_name(folder: str, written: int) -> dict[tuple[str, str], PackedVideo]:
+    """Videos of a folder of shards by shard and name; with when its index was written, as it may be written anew."""
     shards = read_shards(folder)
     videos = [video for video, _, _ in shards.videos] if shards else []
     return {(video.shard.rpartition("/")[2], video.path.lstrip("/")): video for video in videos}
