@@ -170,17 +170,20 @@ BROKEN = ("batch_size=2", "micro_batch_size=1", "epochs=1", "max_bad_share=0.5")
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs in one process and in two."""
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs in one process."""
     folder = tmp_path_factory.mktemp("runs")
+    together(1, [Run(folder / "one"), Run(folder / "one_muon", MUON)], data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(alone: Path, data: Path) -> Path:
+    """The same folder, with runs in two processes, and others."""
+    folder = alone
     broken = tuple(folder / f"broken_{number}.mp4" for number in range(20))
     for file in broken:
         file.write_bytes(b"this is no video")
-    alone = [
-        Run(folder / "one"),
-        Run(folder / "one_muon", MUON),
-        Run(folder / "one_broken", BROKEN, broken),
-    ]
     shared = [
         Run(folder / "ddp"),
         Run(folder / "fsdp", SHARDED),
@@ -190,7 +193,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Run(folder / "too_many_broken", (*BROKEN, "max_bad_share=0.1"), broken),
         Run(folder / "not_finite", ("optimizer.lr=1e30",)),
     ]
-    together(1, alone, data)
+    together(1, [Run(folder / "one_broken", BROKEN, broken)], data)
     together(2, shared, data)
     return folder
 
@@ -484,7 +487,7 @@ def launched(processes: int, arguments: Sequence[str], *options: str) -> subproc
 def test_sigterm_to_torchrun_loses_no_step(data: Path, tmp_path: Path) -> None:
     """What torchrun passes on, and what reaches processes directly, come to one request."""
     alone, run = tmp_path / "alone", tmp_path / "run"
-    choices = ("epochs=30", "validate_every=30")
+    choices = ("epochs=12", "validate_every=12")
     subprocess.run([sys.executable, "-m", *command(data, alone, *choices)], check=True, capture_output=True)
     process = launched(2, command(data, run, *choices))
     wait_for_epochs(process, run, 2)
@@ -496,7 +499,7 @@ def test_sigterm_to_torchrun_loses_no_step(data: Path, tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "interrupted: the same command with --resume goes on from here" in errors
     progress, _ = load_checkpoint(run / "checkpoint.pt")
-    assert 2 <= progress.epoch < 30
+    assert 2 <= progress.epoch < 12
     assert progress.epoch == len((run / "metrics.jsonl").read_text().splitlines()), "the last step is in it"
     process = launched(2, command(data, run, *choices))
     _, errors = process.communicate(timeout=300)
@@ -522,7 +525,7 @@ def test_torchrun_starts_again_what_was_killed(data: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_four_processes_take_the_steps_of_one_and_go_on_from_two(runs: Path, data: Path, tmp_path: Path) -> None:
+def test_four_processes_take_the_steps_of_one_and_go_on_from_two(alone: Path, data: Path, tmp_path: Path) -> None:
     stopped = [Run(tmp_path / parallel, (f"parallel={parallel}", *MUON), stop_at=8) for parallel in ("ddp", "fsdp")]
     together(2, stopped, data)
     swapped = [  # how processes share the model may change as well
@@ -532,10 +535,10 @@ def test_four_processes_take_the_steps_of_one_and_go_on_from_two(runs: Path, dat
     whole = [Run(tmp_path / "whole_ddp"), Run(tmp_path / "whole_fsdp", (*SHARDED, "activation_checkpointing=true"))]
     together(4, [*swapped, *whole], data)
     for run in whole:
-        assert_same_run(runs / "one", run.out)
+        assert_same_run(alone / "one", run.out)
     for run in stopped:
         found = losses(run.out) + losses(run.out, "losses_resumed.json")
-        np.testing.assert_allclose(found, losses(runs / "one_muon"), atol=1e-3)
+        np.testing.assert_allclose(found, losses(alone / "one_muon"), atol=1e-3)
 
 
 @pytest.mark.slow
