@@ -19,7 +19,8 @@ import timesformer
 from timesformer.evaluation.views import load_views, to_clips, view_logits
 from timesformer.video.datasets import read_videos
 
-KINDS = [("float32", "torch"), ("bfloat16", "torch"), ("int8", "torch"), ("bfloat16", "openvino"), ("int8", "openvino")]
+KINDS = [(dtype, "torch") for dtype in ("float32", "bfloat16", "float8", "int8")]
+KINDS += [(dtype, "openvino") for dtype in ("bfloat16", "int8")]
 
 
 def compare(model: str, data: Path, count: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Throughput of Base, HR and L on a GPU in bfloat16, in inference and training, against Hugging Face's TimeSformer.
 
-Both eager and by torch.compile, with the same weights, in turn in one process. Also as share of the rate at which the
-device multiplies square matrices in bfloat16, by the operations that each does, as PyTorch counts them. Training is
-forward, backward and AdamW under autocast. Needs the extra `dev`.
+Both eager and by torch.compile, with the same weights, in turn in one process; ours in float8 as well. Also as share of
+the rate at which the device multiplies square matrices in bfloat16, by the operations that each does, as PyTorch counts
+them. Training is forward, backward and AdamW under autocast. Needs the extra `dev`.
 
     python benchmarks/gpu.py [--models base hr long] [--device cuda] [--rounds 5]
 """
@@ -10,6 +10,7 @@ forward, backward and AdamW under autocast. Needs the extra `dev`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,8 @@ def compare(name: str, device: str, rounds: int, batch: int, side: int = SIDE, *
         "ours": run(fast, cast),
         "ours compiled": run(compiled, cast),
     }
+    with contextlib.suppress(ValueError):  # a GPU that has none
+        inference["ours compiled, float8"] = run(timesformer.prepare(model, "float8", compile=True), cast)
     training: dict[str, Callable[[], Any]] = {
         "Hugging Face": stepper(theirs, clip, "bfloat16"),
         "Hugging Face compiled": stepper(torch.compile(copy.deepcopy(theirs)), clip, "bfloat16"),
@@ -55,14 +58,18 @@ def compare(name: str, device: str, rounds: int, batch: int, side: int = SIDE, *
     matrices = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
     jobs = {f"{job}, inference": _inferring(inference[job]) for job in inference}
     jobs |= {f"{job}, training": training[job] for job in training}
-    operations = {job: _operations(jobs[job]) for job in jobs if "compiled" not in job}
+    operations = {
+        (who, what): _operations(jobs[f"{who}, {what}"])
+        for who in ("Hugging Face", "ours")
+        for what in ("inference", "training")
+    }
     jobs["matrices"] = lambda: torch.mm(matrices[0], matrices[1])
     seconds = interleaved({job: _finished(run, device) for job, run in jobs.items()}, rounds, warm_up=3)
 
     rate = 2 * side**3 / seconds.pop("matrices")
     found: dict[str, Any] = {}
     for job, median in seconds.items():
-        done = operations[job.replace(" compiled", "")]
+        done = operations["ours" if "ours" in job else "Hugging Face", job.rpartition(", ")[2]]
         found[f"{job}, clips/s"] = round(batch / median, 2)
         found[f"{job}, share of the rate"] = round(done / median / rate, 3)
     for what in ("inference", "training"):

@@ -331,7 +331,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_speed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "int8"], help="rewrite the model for speed, to compute in this"
+        "--dtype",
+        choices=["float32", "bfloat16", "float8", "int8"],
+        help="rewrite the model for speed, to compute in this; float8 is for GPUs, int8 for CPUs",
     )
     parser.add_argument("--backend", choices=["torch", "openvino"], help="the same, to be run by this (default: torch)")
     parser.add_argument("--calibrate", type=Path, metavar="DIR", help="for int8: videos of the kind to be classified")

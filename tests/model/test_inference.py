@@ -10,6 +10,7 @@ import torch
 
 import timesformer
 from timesformer.model.inference import prepare
+from timesformer.model.linear import Float8Linear
 from timesformer.model.locality import attend_over_time
 
 MODELS: list[dict[str, Any]] = [
@@ -90,7 +91,9 @@ def test_a_prepared_model_is_not_saved_as_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "float8"}, "dtype='float8' is not one of float32, bfloat16, int8"),
+        ({"dtype": "float16"}, "dtype='float16' is not one of float32, bfloat16, float8, int8"),
+        ({"dtype": "float8", "backend": "openvino"}, "dtype='float8' is for backend='torch'"),
+        ({"dtype": "int8", "compile": True}, "compile=True is for backend='torch' and not for int8"),
         ({"backend": "tvm"}, "backend='tvm' is not one of torch, openvino"),
         ({"dtype": "int8"}, "dtype='int8' needs calibration"),
         ({"backend": "openvino", "compile": True}, "compile=True is for backend='torch'"),
@@ -115,9 +118,36 @@ def test_int8_is_close(options: dict[str, Any]) -> None:
     assert (exact - rounded).abs().mean() < 0.1 * exact.std()
 
 
+@pytest.mark.parametrize("options", [{}, {"attention": "joint_space_time"}, {"attention": "axial"}])
+def test_float8_is_close(options: dict[str, Any]) -> None:
+    model = make(options, embed_dim=96)
+    clip = clips(16)
+    with torch.no_grad():
+        exact, rounded = model(clip), prepare(model, "float8")(clip)
+    assert (exact - rounded).abs().mean() < 0.1 * exact.std()
+
+
+def test_linear_layers_in_float8_are_products_of_rounded_rows() -> None:
+    """Numbers that the format has come out exact, however large a row or an output's weights are."""
+    sizes = 2.0 ** torch.randint(-8, 8, (6,))
+    x = torch.randint(-7, 8, (2, 3, 32)) * sizes.view(2, 3, 1)
+    x[..., 0] = 7 * sizes.view(2, 3)  # the largest of each row: 64 times that is the format's
+    weight = torch.randint(-7, 8, (16, 32)) * 2.0 ** torch.randint(-8, 8, (16, 1))
+    weight[:, 0] = weight.abs().amax(dim=1)
+    layer = Float8Linear(weight.bfloat16(), torch.zeros(16, dtype=torch.bfloat16))
+    expected = torch.nn.functional.linear(x.double(), weight.double())
+    for given in (x.bfloat16(), layer.prepared(x.bfloat16())):
+        torch.testing.assert_close(layer(given).double(), expected, rtol=2**-8, atol=0)
+
+
+def test_float8_needs_sizes_that_the_machine_multiplies() -> None:
+    with pytest.raises(ValueError, match=r"dtype='float8' needs sizes that are multiples of 16: blocks\.\S+ has 24"):
+        prepare(make({}, embed_dim=24), "float8")
+
+
 @pytest.mark.parametrize(
     "options",
-    [{}, *(pytest.param(it, marks=pytest.mark.slow) for it in ({"order": "parallel"}, {"attention": "axial"}))],
+    [{}, pytest.param({"attention": "axial"}, marks=pytest.mark.slow)],
 )
 def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
     pytest.importorskip("openvino")
@@ -133,8 +163,9 @@ def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"attention": "sparse_local_global"}])
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("dtype", "options"), [("bfloat16", {}), ("int8", {}), ("int8", {"attention": "sparse_local_global"})]
+)
 def test_on_openvino_rounded_it_is_close(
     options: dict[str, Any], dtype: Literal["bfloat16", "int8"], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from timesformer.model.attention import Attention, Grid, Mix, Neighbourhood, Partition, attend
 from timesformer.model.base import FrozenModel, VideoModel, digest
 from timesformer.model.layers import has_bfloat16
-from timesformer.model.linear import Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
+from timesformer.model.linear import Float8Linear, Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.locality import (
     attend_over_time,
     frame_parts,
@@ -36,7 +36,7 @@ from timesformer.model.locality import (
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 from timesformer.model.tracing import is_traced
 
-Dtype = Literal["float32", "bfloat16", "int8"]
+Dtype = Literal["float32", "bfloat16", "float8", "int8"]
 Backend = Literal["torch", "openvino"]
 
 
@@ -52,8 +52,9 @@ def prepare(
 
     Args:
         model: what to prepare; it is left as it is.
-        dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or on a CPU `int8` (weights
-            and inputs of the linear layers; attention is bfloat16, the rest float32).
+        dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or 8 bits for weights and
+            inputs of the blocks' linear layers: on a CPU `int8` (attention is bfloat16, the rest float32), on a GPU
+            of compute capability 8.9 or later `float8` (the rest bfloat16; a CPU can do it too, but gains nothing).
         backend: what computes: `torch`, or on a CPU `openvino` (`pip install timesformer[openvino]`).
         compile: put it through `torch.compile` as well.
         calibration: for `int8`, normalised clips (B, in_channels, F, H, W), a few dozen of the kind to be classified.
@@ -65,15 +66,17 @@ def prepare(
         ValueError: an unknown dtype or backend, or choices that do not go together.
         ImportError: the backend is not installed.
     """
-    if dtype not in ("float32", "bfloat16", "int8"):
-        raise ValueError(f"dtype={dtype!r} is not one of float32, bfloat16, int8")
-    if backend not in ("torch", "openvino"):
-        raise ValueError(f"backend={backend!r} is not one of torch, openvino")
-    device = model.cls_token.device.type
-    if device != "cpu" and (dtype == "int8" or backend == "openvino"):
-        raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a model on a CPU, not on {device}")
+    if dtype not in get_args(Dtype):
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend={backend!r} is not one of {', '.join(get_args(Backend))}")
+    device = model.cls_token.device
+    if device.type != "cpu" and (dtype == "int8" or backend == "openvino"):
+        raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a model on a CPU, not on {device.type}")
     if compile and (dtype == "int8" or backend == "openvino"):
-        raise ValueError(f"compile=True is for backend='torch' in float32 or bfloat16, not {backend!r} in {dtype}")
+        raise ValueError(f"compile=True is for backend='torch' and not for int8: backend={backend!r}, dtype={dtype!r}")
+    if dtype == "float8":
+        _check_float8(model, device, backend)
     clips = list(calibration)
     if dtype == "int8" and not clips:
         raise ValueError("dtype='int8' needs calibration: normalised clips of the kind to be classified")
@@ -87,17 +90,30 @@ def _rewritten(model: TimeSformer, dtype: Dtype, backend: Backend, compile: bool
         from timesformer.model.openvino import OnOpenVINO
 
         return OnOpenVINO(model, dtype, clips)
-    if compile:
-        prepared = Prepared(model, getattr(torch, dtype), PlainLinear)
-        prepared.compile()
-        return prepared
     if dtype == "int8":
         prepared = Prepared(model, torch.float32, PlainLinear)
         _calibrate(prepared, clips)
         return prepared
-    packed = model.cls_token.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    packed = packed and (dtype == "float32" or has_bfloat16())
-    return Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
+    if dtype == "float8":
+        prepared = Prepared(model, torch.bfloat16, Float8Linear)
+    else:
+        packed = not compile and model.cls_token.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        packed = packed and (dtype == "float32" or has_bfloat16())
+        prepared = Prepared(model, getattr(torch, dtype), PackedLinear if packed else PlainLinear)
+    if compile:
+        prepared.compile()
+    return prepared
+
+
+def _check_float8(model: TimeSformer, device: torch.device, backend: Backend) -> None:
+    if backend != "torch":
+        raise ValueError(f"dtype='float8' is for backend='torch', not {backend!r}")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        name = torch.cuda.get_device_name(device)
+        raise ValueError(f"dtype='float8': for a GPU of compute capability 8.9 or later, which {name} is not")
+    for name, weight in model.blocks.named_parameters():
+        if (size := weight.shape[0]) % 16:
+            raise ValueError(f"dtype='float8' needs sizes that are multiples of 16: blocks.{name} has {size}")
 
 
 class Prepared(FrozenModel):

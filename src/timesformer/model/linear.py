@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,11 @@ from torch import Tensor
 class Linear(Protocol):
     """`x W^T + b` of fixed weights, for inference."""
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Any) -> Tensor:
         """(…, inputs) to (…, outputs)."""
         ...
 
-    def prepared(self, x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Any:
         """An input in the form that is computed with, which a call takes as well."""
         ...
 
@@ -119,10 +119,55 @@ class Int8Linear:
         return out
 
 
+class Float8(NamedTuple):
+    """Rows of numbers in 8-bit floating point: values (…, D) and what each row is to be multiplied by (…, 1)."""
+
+    values: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Float8:
+        """Each row scaled so that its largest number is the format's largest."""
+        scales = (x.float().abs().amax(dim=-1, keepdim=True) / _LARGEST).clamp(min=1e-12)
+        return cls((x / scales).to(torch.float8_e4m3fn), scales)
+
+
+_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+
+
+class Float8Linear:
+    """In 8-bit floating point (e4m3): weights by one scale for each output, inputs by one for each token, found anew.
+
+    Takes bfloat16, or what is in 8 bits already (see `prepared`); gives bfloat16. Sizes are multiples of 16.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = Float8.of(weight), bias
+
+    def prepared(self, x: Tensor) -> Float8:
+        return Float8.of(x)
+
+    def __call__(self, x: Tensor | Float8) -> Tensor:
+        values, scales = x if isinstance(x, Float8) else Float8.of(x)
+        by_row = F.ScalingType.RowWise
+        out: Tensor = F.scaled_mm(
+            values.flatten(0, -2), self.weight.values.t(),
+            scales.flatten(0, -2), by_row, self.weight.scales.t(), by_row,
+            bias=self.bias, output_dtype=torch.bfloat16, use_fast_accum=True,
+        )  # fmt: skip
+        return out.view(*values.shape[:-1], -1)
+
+    def gelu_for(self, following: Float8Linear, x: Tensor) -> Tensor:
+        return F.gelu(self(x))
+
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        return residual + self(x)
+
+
 def project(x: Tensor, *layers: Linear) -> list[Tensor]:
     """The same input through several layers, prepared once."""
-    x = layers[0].prepared(x)
-    return [layer(x) for layer in layers]
+    prepared = layers[0].prepared(x)
+    return [layer(prepared) for layer in layers]
 
 
 def mlp(residual: Tensor, x: Tensor, first: Linear, second: Linear) -> Tensor:
