@@ -26,23 +26,53 @@ has been measured yet; `python benchmarks/gpu.py` does it.
 
 
 def main() -> None:
-    files = [file for name in ORDER for file in sorted((HERE / "results").glob(f"{name}*.json"))]
-    sections = [section(json.loads(file.read_text()), file.stem.split("_")[0]) for file in files]
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in ORDER}
+    for name in ORDER:
+        for file in sorted((HERE / "results").glob(f"{name}*.json")):
+            found[name][file.stem.removeprefix(name).removeprefix("_")] = json.loads(file.read_text())
+    sections = [section(name, results) for name, results in found.items() if results]
     PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
 
 
-def section(result: dict[str, Any], script: str) -> str:
-    machine = result.pop("machine")
-    command = result.pop("command")
+def section(script: str, results: dict[str, dict[str, Any]]) -> str:
+    """What a script has found; figures of its several runs, each with its name, stand beside one another."""
     about = (ast.get_docstring(ast.parse((HERE / f"{script}.py").read_text())) or "").split("\n\n    python")[0]
     title, *rest = about.split("\n\n", 1)
-    what = ", ".join(f"{key} {value}" for key, value in result.items() if not isinstance(value, dict))
-    here = ", ".join(f"{key} {value}" for key, value in machine.items())
-    lines = [f"## {title.removesuffix('.')}", "", *rest, "", f"`{command}`", "", f"{what}  " if what else "", here, ""]
-    for name, value in result.items():
-        if isinstance(value, dict):
-            lines += [f"**{name.replace('_', ' ')}**", "", *table(value), ""]
+    lines = [f"## {title.removesuffix('.')}", "", *rest, ""]
+    for name, result in results.items():
+        told = {key: value for key, value in result.items() if key != "command" and not isinstance(value, dict)}
+        what = ", ".join(f"{key} {value}" for key, value in (told | result["machine"]).items())
+        lines += [f"- {name}: `{result['command']}`: {what}" if len(results) > 1 else f"`{result['command']}`: {what}"]
+    lines.append("")
+    keys = dict.fromkeys(key for result in results.values() for key, value in result.items() if isinstance(value, dict))
+    for key in (key for key in keys if key != "machine"):
+        runs = {name: result[key] for name, result in results.items() if key in result}
+        lines += [
+            f"**{key.replace('_', ' ')}**",
+            "",
+            *table(beside(runs) if len(runs) > 1 else apart(*runs.values())),
+            "",
+        ]
     return "\n".join(line for line, before in zip(lines, ["x", *lines], strict=False) if line or before)
+
+
+def beside(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The figures of several runs, by their names, then by run."""
+    names = dict.fromkeys(name for run in runs.values() for name in run)
+    return {name: {run: values[name] for run, values in runs.items() if name in values} for name in names}
+
+
+def apart(values: dict[str, Any]) -> dict[str, Any]:
+    """Figures named `row, column` by row and column, where there is one for each of both, and columns are few."""
+    for split in (lambda name: name.rsplit(", ", 1), lambda name: name.split(", ", 1)[::-1]):
+        places = [tuple(split(name)) for name in values]
+        if any(len(place) < 2 or isinstance(value, dict) for place, value in zip(places, values.values(), strict=True)):
+            return values
+        rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+        if len(rows) * len(columns) == len(values) and 1 < len(columns) <= 4:
+            figures = dict(zip(places, values.values(), strict=True))
+            return {row: {column: figures[row, column] for column in columns} for row in rows}
+    return values
 
 
 def table(values: dict[str, Any]) -> list[str]:
