@@ -1,6 +1,6 @@
 """Do the fast kinds of a model still say the same? Top-1 of a trained model on real videos, against the plain one.
 
-Every kind that `timesformer.prepare` makes, on one clip of each video of the test list; `int8` sets its ranges by some
+Kinds that `timesformer.prepare` makes, on one clip of each video of the test list; `int8` sets its ranges by some
 of the training list.
 
     python benchmarks/agreement.py MODEL --data DIR [--calibrate 64]

@@ -20,18 +20,22 @@ HEAD = """# Performance
 
 Written by `python benchmarks/report.py` from [`benchmarks/results`](../benchmarks/results). Each result is made by the
 command that stands with it. What is compared ran in turn, in one process or, for memory, each in a process of its own;
-ratios are of medians, and hold for the machine that is named. Times are there to give an idea only. On a GPU nothing
-has been measured yet; `python benchmarks/gpu.py` does it.
+ratios are of medians, and hold for the machine that is named. Times are there to give an idea only.
 """
+NO_GPU = "On a GPU nothing has been measured yet; `python benchmarks/gpu.py` does it.\n"
 
 
 def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
     found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in ORDER}
     for name in ORDER:
         for file in sorted((HERE / "results").glob(f"{name}*.json")):
-            found[name][file.stem.removeprefix(name).removeprefix("_")] = json.loads(file.read_text())
+            found[name][file.stem.removeprefix(name).removeprefix("_").replace("_", " ")] = json.loads(file.read_text())
     sections = [section(name, results) for name, results in found.items() if results]
-    PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
+    return "\n".join([HEAD, *([] if found["gpu"] else [NO_GPU]), *sections])
 
 
 def section(script: str, results: dict[str, dict[str, Any]]) -> str:
@@ -63,11 +67,17 @@ def beside(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def apart(values: dict[str, Any]) -> dict[str, Any]:
-    """Figures named `row, column` by row and column, where there is one for each of both, and columns are few."""
-    for split in (lambda name: name.rsplit(", ", 1), lambda name: name.split(", ", 1)[::-1]):
+    """Figures named `row, column` or `row: column` by row and column, where all are there and columns few."""
+    if any(isinstance(value, dict) for value in values.values()):
+        return values
+    for split in (
+        lambda name: name.rsplit(", ", 1),
+        lambda name: name.split(", ", 1)[::-1],
+        lambda name: name.rsplit(": ", 1),
+    ):
         places = [tuple(split(name)) for name in values]
-        if any(len(place) < 2 or isinstance(value, dict) for place, value in zip(places, values.values(), strict=True)):
-            return values
+        if any(len(place) < 2 for place in places):
+            continue
         rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
         if len(rows) * len(columns) == len(values) and 1 < len(columns) <= 4:
             figures = dict(zip(places, values.values(), strict=True))

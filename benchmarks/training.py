@@ -23,6 +23,7 @@ import timesformer
 from timesformer.training.memory import give_back_freed_memory
 
 DTYPES = ("float32", "bfloat16")
+KINDS = ("Hugging Face", "plain", "checkpointing")
 
 
 def stepper(model: nn.Module, clip: torch.Tensor, dtype: str, *, moved: bool = True) -> Callable[[], None]:
@@ -44,10 +45,10 @@ def stepper(model: nn.Module, clip: torch.Tensor, dtype: str, *, moved: bool = T
 
 
 def make(kind: str, frames: int, size: int, **options: Any) -> nn.Module:
-    """`theirs`, or ours: `plain`, `checkpointing`, `frozen`."""
+    """`Hugging Face`, or ours: `plain`, `checkpointing`, `frozen`."""
     torch.manual_seed(0)
     ours = timesformer.create_model("timesformer_base", num_frames=frames, image_size=size, drop_path=0.0, **options)
-    if kind == "theirs":
+    if kind == "Hugging Face":
         from peer import Logits, hugging_face  # here, so that the others' memory does not hold transformers
 
         return Logits(hugging_face(ours))
@@ -89,7 +90,7 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     clip = torch.randn(batch, 3, frames, size, size)
     seconds: dict[str, float] = {}
     for dtype in DTYPES:  # one precision after the other: all models at once need much memory
-        jobs = {kind: stepper(make(kind, frames, size), clip, dtype) for kind in ("theirs", "plain", "checkpointing")}
+        jobs = {kind: stepper(make(kind, frames, size), clip, dtype) for kind in KINDS}
         jobs["checkpointing"] = giving_back(jobs["checkpointing"])
         frozen = make("frozen", frames, size)
         jobs["frozen"] = stepper(frozen, clip, dtype)
@@ -104,17 +105,17 @@ def compare(frames: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     peaks = {
         f"{kind}, {dtype}, {what}": in_own_process(peak, kind, frames, size, batch, dtype, what == "step")
         for dtype in DTYPES
-        for kind in ("theirs", "plain", "checkpointing")
+        for kind in KINDS
         for what in ("step", "forward and backward")
     }
     ratios = {}
     for dtype in DTYPES:
-        theirs = seconds[f"theirs, {dtype}"]
+        theirs = seconds[f"Hugging Face, {dtype}"]
         ratios[f"speed over Hugging Face, {dtype}"] = theirs / seconds[f"plain, {dtype}"]
         ratios[f"checkpointing: time over Hugging Face's plain, {dtype}"] = seconds[f"checkpointing, {dtype}"] / theirs
         ratios[f"frozen: time over forward, {dtype}"] = seconds[f"frozen, {dtype}"] / seconds[f"forward, {dtype}"]
         for what in ("step", "forward and backward"):
-            held = peaks[f"theirs, {dtype}, {what}"]
+            held = peaks[f"Hugging Face, {dtype}, {what}"]
             less = peaks[f"checkpointing, {dtype}, {what}"] / held
             ratios[f"checkpointing: memory over Hugging Face's plain, {dtype}, {what}"] = less
             ratios[f"memory over Hugging Face, {dtype}, {what}"] = peaks[f"plain, {dtype}, {what}"] / held

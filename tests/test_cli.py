@@ -84,6 +84,8 @@ def test_one_bad_video_does_not_end_a_prediction(
     assert "--hop, --threshold: only with --timeline" in capsys.readouterr().err
     assert main(["predict", str(run), good, "--calibrate", str(data)]) == 1
     assert "--calibrate: only with --dtype int8" in capsys.readouterr().err
+    assert main(["predict", str(run), good, "--dtype", "int8"]) == 1
+    assert "--dtype int8: needs --calibrate DIR" in capsys.readouterr().err
 
 
 def test_a_crash_of_a_decoder_does_not_end_a_prediction(

@@ -440,6 +440,12 @@ def test_what_is_in_the_reference_says_what_it_does(name: str) -> None:
     assert not silent
 
 
+def test_the_page_of_figures_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    written = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert importlib.import_module("report").page() == written, "python benchmarks/report.py writes it"
+
+
 def test_names_in_the_text_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"`(timesformer(?:\.\w+)+)`", page.read_text(encoding="utf-8")):

@@ -351,6 +351,8 @@ def _source(args: argparse.Namespace) -> ClassifierSource:
     source = ClassifierSource(args.model, args.classes, _options(args.set))
     if getattr(args, "calibrate", None) and args.dtype != "int8":
         raise ValueError("--calibrate: only with --dtype int8")
+    if getattr(args, "dtype", None) == "int8" and not args.calibrate:
+        raise ValueError("--dtype int8: needs --calibrate DIR, videos of the kind to be classified")
     if not (getattr(args, "dtype", None) or getattr(args, "backend", None)):
         return source
     own = splits(args.calibrate) if args.calibrate else []

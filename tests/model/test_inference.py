@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import timesformer
-from timesformer.model.inference import prepare
+from timesformer.model.attention import SCHEMES
+from timesformer.model.inference import Prepared, prepare
 from timesformer.model.linear import Float8Linear
 from timesformer.model.locality import attend_over_time
 
@@ -104,6 +105,11 @@ def test_wrong_choices(options: dict[str, Any], message: str) -> None:
         prepare(make({}), **options)
 
 
+def test_other_models_are_refused() -> None:
+    with pytest.raises(ValueError, match="what is prepared is a TimeSformer, not Prepared"):
+        prepare(prepare(make({})))  # type: ignore[arg-type]
+
+
 def clips(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 4, 32, 32)
 
@@ -118,12 +124,24 @@ def test_int8_is_close(options: dict[str, Any]) -> None:
     assert (exact - rounded).abs().mean() < 0.1 * exact.std()
 
 
-@pytest.mark.parametrize("options", [{}, {"attention": "joint_space_time"}, {"attention": "axial"}])
+@pytest.mark.parametrize("options", [*({"attention": scheme} for scheme in SCHEMES), {"order": "parallel"}])
 def test_float8_is_close(options: dict[str, Any]) -> None:
     model = make(options, embed_dim=96)
     clip = clips(16)
+    fast = prepare(model, "float8")
+    assert isinstance(fast, Prepared)
+    assert {type(getattr(*place)) for place in fast.linears()} == {Float8Linear}
     with torch.no_grad():
-        exact, rounded = model(clip), prepare(model, "float8")(clip)
+        exact, rounded = model(clip), fast(clip)
+    assert (exact - rounded).abs().mean() < 0.1 * exact.std()
+
+
+def test_float8_of_nothing_but_zeros() -> None:
+    """A fresh model's `temporal_fc` has no other weights."""
+    model = timesformer.create_model("timesformer_tiny", num_frames=4, image_size=32, patch_size=8, depth=2).eval()
+    clip = torch.zeros(1, 3, 4, 32, 32)
+    with torch.no_grad():
+        exact, rounded = model.features(clip), prepare(model, "float8").features(clip)
     assert (exact - rounded).abs().mean() < 0.1 * exact.std()
 
 
@@ -132,8 +150,9 @@ def test_linear_layers_in_float8_are_products_of_rounded_rows() -> None:
     sizes = 2.0 ** torch.randint(-8, 8, (6,))
     x = torch.randint(-7, 8, (2, 3, 32)) * sizes.view(2, 3, 1)
     x[..., 0] = 7 * sizes.view(2, 3)  # the largest of each row: 64 times that is the format's
-    weight = torch.randint(-7, 8, (16, 32)) * 2.0 ** torch.randint(-8, 8, (16, 1))
-    weight[:, 0] = weight.abs().amax(dim=1)
+    of_weights = 2.0 ** torch.randint(-8, 8, (16,))
+    weight = torch.randint(-7, 8, (16, 32)) * of_weights[:, None]
+    weight[:, 0] = 7 * of_weights
     layer = Float8Linear(weight.bfloat16(), torch.zeros(16, dtype=torch.bfloat16))
     expected = torch.nn.functional.linear(x.double(), weight.double())
     for given in (x.bfloat16(), layer.prepared(x.bfloat16())):

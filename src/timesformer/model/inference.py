@@ -54,7 +54,7 @@ def prepare(
         model: what to prepare; it is left as it is.
         dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or 8 bits for weights and
             inputs of the blocks' linear layers: on a CPU `int8` (attention is bfloat16, the rest float32), on a GPU
-            of compute capability 8.9 or later `float8` (the rest bfloat16; a CPU can do it too, but gains nothing).
+            of compute capability 8.9 or later `float8` (the rest bfloat16; on a CPU it is slow, and for tests).
         backend: what computes: `torch`, or on a CPU `openvino` (`pip install timesformer[openvino]`).
         compile: put it through `torch.compile` as well.
         calibration: for `int8`, normalised clips (B, in_channels, F, H, W), a few dozen of the kind to be classified.
@@ -63,9 +63,11 @@ def prepare(
         A model for inference alone: clips (B, in_channels, F, H, W) in, float32 logits (B, num_classes) out.
 
     Raises:
-        ValueError: an unknown dtype or backend, or choices that do not go together.
+        ValueError: an unknown dtype or backend, choices that do not go together, or another model.
         ImportError: the backend is not installed.
     """
+    if not isinstance(model, TimeSformer):
+        raise ValueError(f"what is prepared is a TimeSformer, not {type(model).__name__}")
     if dtype not in get_args(Dtype):
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
     if backend not in get_args(Backend):

@@ -128,15 +128,21 @@ def find_packed(path: str | Path) -> PackedVideo | None:
     if not inside or (not is_address(shard) and not Path(shard).is_file()):
         return None
     folder, _, file = (shard if is_address(shard) else Path(shard).absolute().as_posix()).rpartition("/")
-    index = Path(folder) / INDEX
-    written = index.stat().st_mtime_ns if index.is_file() else 0
-    video = _by_name(folder, written).get((file, name))
+    video = _by_name(folder, _version(folder)).get((file, name))
     return replace(video, shard=shard) if video else None
 
 
+def _version(folder: str) -> tuple[int, ...]:
+    """What changes when the index of a folder is written anew; nothing for an address, whose index is read once."""
+    if is_address(folder) or not (index := Path(folder) / INDEX).is_file():
+        return ()
+    about = index.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
 @functools.lru_cache(maxsize=4)
-def _by_name(folder: str, written: int) -> dict[tuple[str, str], PackedVideo]:
-    """Videos of a folder of shards by shard and name; with when its index was written, as it may be written anew."""
+def _by_name(folder: str, version: tuple[int, ...]) -> dict[tuple[str, str], PackedVideo]:
+    """Videos of a folder of shards by shard and name."""
     shards = read_shards(folder)
     videos = [video for video, _, _ in shards.videos] if shards else []
     return {(video.shard.rpartition("/")[2], video.path.lstrip("/")): video for video in videos}
