@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training import stepper
 
 import timesformer
+from timesformer.model.layers import has_float8
 
 BATCHES = {"base": 16, "hr": 4, "long": 2}  # clips
 SIDE = 8192  # of the matrices
@@ -46,7 +47,7 @@ def compare(name: str, device: str, rounds: int, batch: int, side: int = SIDE, *
         "ours": run(fast, cast),
         "ours compiled": run(compiled, cast),
     }
-    if device == "cpu" or torch.cuda.get_device_capability() >= (8, 9):
+    if has_float8(clip.device):
         inference["ours, float8"] = run(timesformer.prepare(model, "float8"), cast)
         inference["ours compiled, float8"] = run(timesformer.prepare(model, "float8", compile=True), cast)
     training: dict[str, Callable[[], Any]] = {

@@ -176,7 +176,7 @@ def test_what_can_not_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["divided_space_time", "sparse_local_global"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_compiled_ahead_of_time(scheme: str, tmp_path: Path) -> None:
     from torch._inductor import aoti_load_package
 

@@ -166,7 +166,11 @@ def test_float8_needs_sizes_that_the_machine_multiplies() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, pytest.param({"attention": "axial"}, marks=pytest.mark.slow)],
+    [
+        {},
+        pytest.param({"order": "parallel"}, marks=pytest.mark.slow),
+        pytest.param({"attention": "sparse_local_global"}, marks=pytest.mark.slow),
+    ],
 )
 def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
     pytest.importorskip("openvino")
@@ -182,9 +186,8 @@ def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("dtype", "options"), [("bfloat16", {}), ("int8", {}), ("int8", {"attention": "sparse_local_global"})]
-)
+@pytest.mark.parametrize("options", [{}, {"attention": "sparse_local_global"}])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_on_openvino_rounded_it_is_close(
     options: dict[str, Any], dtype: Literal["bfloat16", "int8"], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -587,8 +587,8 @@ def test_batch_norms_normalise_micro_batches_and_share_their_statistics(data: Pa
 def test_compiled_runs_are_shared_alike(data: Path, tmp_path: Path) -> None:
     """Compiled, paths are dropped by other draws; all else is as it is without."""
     compiled = ("compile=true", "epochs=1", "model.drop_path=0", "validate_every=1")
-    together(1, [Run(tmp_path / "plain", compiled[1:])], data)
+    together(1, [Run(tmp_path / "plain", compiled[1:]), Run(tmp_path / "one", compiled)], data)
     kinds = {"ddp": (), "fsdp": (*SHARDED, "activation_checkpointing=true")}
     together(2, [Run(tmp_path / name, (*compiled, *changes)) for name, changes in kinds.items()], data)
-    for name in kinds:
+    for name in ("one", *kinds):
         np.testing.assert_allclose(losses(tmp_path / name), losses(tmp_path / "plain"), atol=1e-3)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from timesformer.model.attention import Attention, Grid, Mix, Neighbourhood, Partition, attend
 from timesformer.model.base import FrozenModel, VideoModel, digest
-from timesformer.model.layers import has_bfloat16
+from timesformer.model.layers import has_bfloat16, has_float8
 from timesformer.model.linear import Float8Linear, Int8Linear, Linear, PackedLinear, PlainLinear, mlp, project
 from timesformer.model.locality import (
     attend_over_time,
@@ -110,9 +110,8 @@ def _rewritten(model: TimeSformer, dtype: Dtype, backend: Backend, compile: bool
 def _check_float8(model: TimeSformer, device: torch.device, backend: Backend) -> None:
     if backend != "torch":
         raise ValueError(f"dtype='float8' is for backend='torch', not {backend!r}")
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
-        name = torch.cuda.get_device_name(device)
-        raise ValueError(f"dtype='float8': for a GPU of compute capability 8.9 or later, which {name} is not")
+    if not has_float8(device):
+        raise ValueError(f"dtype='float8': for a GPU of compute capability 8.9 or later, or a CPU, not this {device}")
     for name, weight in model.blocks.named_parameters():
         if (size := weight.shape[0]) % 16:
             raise ValueError(f"dtype='float8' needs sizes that are multiples of 16: blocks.{name} has {size}")
