@@ -105,6 +105,18 @@ def test_wrong_choices(options: dict[str, Any], message: str) -> None:
         prepare(make({}), **options)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_wrong_clips(dtype: Literal["float32", "bfloat16"]) -> None:
+    fast = prepare(make({}), dtype)
+    for clip, message in [
+        (clips(2).to(torch.uint8), "clip of torch.uint8: expected normalised floats"),
+        (clips(2)[:0], r"clip of shape \(0, 3, 4, 32, 32\): expected \(B, 3, F, H, W\) with B from 1 up"),
+        (clips(2)[:, :1], r"clip of shape \(2, 1, 4, 32, 32\): expected \(B, 3, F, H, W\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fast(clip)
+
+
 def test_other_models_are_refused() -> None:
     with pytest.raises(ValueError, match="what is prepared is a TimeSformer, not Prepared"):
         prepare(prepare(make({})))  # type: ignore[arg-type]
@@ -183,6 +195,8 @@ def test_on_openvino_it_is_the_same(options: dict[str, Any]) -> None:
             torch.testing.assert_close(fast.features(clip), model.features(clip), atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=r"a model on OpenVINO takes \(B, 3, 4, 32, 32\)"):
         fast(torch.randn(1, 3, 5, 32, 32))
+    with pytest.raises(ValueError, match=r"clip of torch.uint8: expected normalised floats"):
+        fast(clips(2).to(torch.uint8))
 
 
 @pytest.mark.slow

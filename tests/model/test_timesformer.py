@@ -283,7 +283,12 @@ def test_wrong_names() -> None:
         timesformer.create_model("timesformer_tiny", classes=3)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 32, 32), (1, 1, 4, 32, 32), (1, 3, 4, 30, 32)])
+@pytest.mark.parametrize("shape", [(3, 4, 32, 32), (1, 1, 4, 32, 32), (0, 3, 4, 32, 32), (1, 3, 4, 30, 32)])
 def test_wrong_clips(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 3, F, H, W\)|must be multiples of patch_size=8"):
         make()(torch.randn(shape))
+
+
+def test_clips_that_were_not_normalised() -> None:
+    with pytest.raises(ValueError, match=r"clip of torch.uint8: expected normalised floats"):
+        make()(torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8))

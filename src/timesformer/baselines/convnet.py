@@ -76,11 +76,9 @@ class ConvNet(VideoModel):
         """The input (B, D) of the last layer for clips (B, in_channels, F, H, W).
 
         Raises:
-            ValueError: the clip has another number of axes or channels.
+            ValueError: no floats, no clips, or another number of axes or channels.
         """
-        channels = self.config.in_channels
-        if clip.ndim != 5 or clip.shape[1] != channels:
-            raise ValueError(f"clip of shape {tuple(clip.shape)}: expected (B, {channels}, F, H, W)")
+        self.config.require_clips(clip)
         return self.pooled(clip)
 
     def pooled(self, clip: Tensor) -> Tensor:

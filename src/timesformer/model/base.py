@@ -50,6 +50,17 @@ class VideoConfig:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number from {least} up")
 
+    def require_clips(self, clips: Tensor) -> None:
+        """See that clips are (B, in_channels, F, H, W) of floats, and one at least: ValueError."""
+        shape, expected = tuple(clips.shape), f"expected (B, {self.in_channels}, F, H, W)"
+        if clips.ndim != 5 or clips.shape[1] != self.in_channels:
+            raise ValueError(f"clip of shape {shape}: {expected}")
+        if not clips.shape[0]:
+            raise ValueError(f"clip of shape {shape}: {expected} with B from 1 up")
+        if not clips.is_floating_point():
+            made = "timesformer.video.transforms.normalize"
+            raise ValueError(f"clip of {clips.dtype}: expected normalised floats, as {made} gives")
+
     def replace(self: Config, **options: Any) -> Config:
         """A configuration with other values of some options; ValueError for one that does not exist."""
         known = [field.name for field in dataclasses.fields(self)]

@@ -150,6 +150,7 @@ class Prepared(FrozenModel):
         return self._features(clip).float()
 
     def _features(self, clip: Tensor) -> Tensor:
+        self.config.require_clips(clip)  # before whole numbers become floats
         x, grid = self.plain.embed(clip.to(self.dtype))
         if self.per_frame:
             frames = rearrange(x[:, 1:], "b (t n) d -> (b t) n d", t=grid["t"])

@@ -45,7 +45,8 @@ class OnOpenVINO(FrozenModel):
         self._shape = shape
 
     def _run(self, clip: Tensor) -> tuple[Tensor, Tensor]:
-        if clip.ndim != 5 or clip.shape[1:] != self._shape:
+        self.config.require_clips(clip)
+        if clip.shape[1:] != self._shape:
             sizes = ", ".join(map(str, self._shape))
             raise ValueError(f"clip of shape {tuple(clip.shape)}: a model on OpenVINO takes (B, {sizes})")
         features, logits = self._compiled([clip.float().contiguous().numpy()]).values()

@@ -182,7 +182,8 @@ class TimeSformer(VideoModel):
         """The normalised CLS token (B, D) of clips (B, in_channels, F, H, W): the input of the head.
 
         Raises:
-            ValueError: the clip has another number of axes or channels, or its sides are no multiples of the patch.
+            ValueError: no floats, no clips, another number of axes or channels, or sides that are no multiples of the
+                patch.
         """
         x, grid = self.embed(clip)
         *blocks, last = self.blocks
@@ -244,9 +245,7 @@ class TimeSformer(VideoModel):
 
     def embed(self, clip: Tensor) -> tuple[Tensor, Grid]:
         """The input tokens of the first block (Eq. 1), and the grid of each sequence of them."""
-        channels = self.config.in_channels
-        if clip.ndim != 5 or clip.shape[1] != channels:
-            raise ValueError(f"clip of shape {tuple(clip.shape)}: expected (B, {channels}, F, H, W)")
+        self.config.require_clips(clip)
         b, _, t, height, width = clip.shape
         grid = self.config.grid_of(t, height, width)
         x = self.patch_embed(rearrange(clip, "b c t h w -> (b t) c h w"))
