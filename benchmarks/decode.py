@@ -12,9 +12,10 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -87,10 +88,11 @@ def decord(path: Path, indices: list[int]) -> Frames:
     return frames
 
 
-def torchcodec(path: Path, indices: list[int]) -> Frames:
+def torchcodec(path: Path, indices: list[int], seek_mode: Literal["exact", "approximate"] = "exact") -> Frames:
     from torchcodec.decoders import VideoDecoder
 
-    decoder = VideoDecoder(str(path), dimension_order="NHWC")
+    threads = 0  # as many as FFmpeg likes, as with the others; by itself it takes one
+    decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode=seek_mode)
     frames: Frames = decoder.get_frames_at(indices=indices).data.numpy()
     return frames
 
@@ -101,6 +103,7 @@ LIBRARIES: dict[str, tuple[str, Callable[[Path, list[int]], Frames]]] = {
     "OpenCV": ("cv2", opencv),
     "decord": ("decord", decord),
     "torchcodec": ("torchcodec", torchcodec),
+    "torchcodec, approximate": ("torchcodec", partial(torchcodec, seek_mode="approximate")),
 }
 
 
