@@ -52,11 +52,9 @@ class VideoConfig:
 
     def require_clips(self, clips: Tensor) -> None:
         """See that clips are (B, in_channels, F, H, W) of floats, and one at least: ValueError."""
-        shape, expected = tuple(clips.shape), f"expected (B, {self.in_channels}, F, H, W)"
-        if clips.ndim != 5 or clips.shape[1] != self.in_channels:
-            raise ValueError(f"clip of shape {shape}: {expected}")
-        if not clips.shape[0]:
-            raise ValueError(f"clip of shape {shape}: {expected} with B from 1 up")
+        if clips.ndim != 5 or clips.shape[1] != self.in_channels or not clips.shape[0]:
+            expected = f"expected (B, {self.in_channels}, F, H, W) with B from 1 up"
+            raise ValueError(f"clip of shape {tuple(clips.shape)}: {expected}")
         if not clips.is_floating_point():
             made = "timesformer.video.transforms.normalize"
             raise ValueError(f"clip of {clips.dtype}: expected normalised floats, as {made} gives")
