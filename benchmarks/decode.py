@@ -1,7 +1,8 @@
 """Decoding the frames of a clip against other libraries: 8 frames spread over a video, every one exact.
 
 Two H.264 files that are made for it: 10 s of 340 x 256, and 60 s of 720p, with usual keyframes. Frames are decoded and
-converted to RGB at full size by each; libraries that are not installed are left out. All in turn in this process.
+converted to RGB at full size by each; libraries that are not installed are left out. All in turn in this process. The
+others: `pip install decord opencv-python-headless "torchcodec==0.13.*"`, the last beside an FFmpeg of the system's.
 
     python benchmarks/decode.py [--rounds 7]
 """
