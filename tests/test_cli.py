@@ -123,7 +123,10 @@ def test_resume_takes_the_recipe_of_the_run(run: Path, data: Path, tmp_path: Pat
         (["train", "--data", "DATA", "--out", "RUN"], "holds a run already"),
         (["train", "--data", "DATA", "--out", "OUT", "--recipe", "best"], "recipe 'best' is neither a file nor one of"),
         (["train", "--data", "DATA", "--out", "OUT", "--set", "epochs=x"], "epochs"),
-        (["train", "--data", "DATA", "--out", "OUT", "--set", "model.heads=2"], "model option 'heads' is not one of"),
+        (
+            ["train", "--data", "DATA", "--out", "OUT", "--set", "model.heads=2"],
+            "timesformer_tiny has no option 'heads': did you mean",
+        ),
         (["train", "--data", "DATA", "--out", "OUT", "--set", "init=nowhere"], "nowhere: no such file or folder"),
         (["check", "nowhere"], "nowhere"),
     ],

@@ -12,8 +12,19 @@ _USUAL = {
     "MAX_PIXELS": 100_000_000,  # of a frame as it is stored: 8K video has 33 million
     "MAX_DOCUMENT_BYTES": 64 * 2**20,  # of a model's configuration and other JSON
     "MAX_YAML_BYTES": 2**20,  # of a recipe and other YAML
-    "MAX_DOCUMENT_VALUES": 4_000_000,  # in one JSON or YAML document, its YAML aliases written out
+    "MAX_DOCUMENT_VALUES": 4_000_000,  # in one JSON document
+    "MAX_YAML_VALUES": 200_000,  # in one YAML document, its aliases written out
     "MAX_DOCUMENT_DEPTH": 64,  # of lists and mappings inside each other
+    "MAX_RECIPES": 16,  # that lie on top of each other by `base`
+    "MAX_BLOCKS": 1000,  # of a model: the paper's have 12 and 24
+    "MAX_WIDTH": 65_536,  # of a layer, in channels
+    "MAX_PARAMETERS": 20_000_000_000,  # of a model: the paper's largest has 0.4 thousand million
+    "MAX_CLASSES": 1_000_000,
+    "MAX_FRAMES": 10_000,  # of a clip: the paper's longest have 96
+    "MAX_IMAGE_SIZE": 16_384,  # side of a clip's frames in pixels
+    "MAX_CLIP_PIXELS": 250_000_000,  # frames times height times width of a clip: 3 GB of floats
+    "MAX_STRIDE": 1_000_000,  # source frames from one frame of a clip to the next
+    "MAX_UNPACKED_BYTES": 512 * 2**20,  # of arrays that a compressed file of NumPy's unpacks to, beyond its own size
 }
 
 
@@ -27,6 +38,6 @@ def limit(name: str) -> int:
     text = os.environ.get(variable)
     if text is None:
         return _USUAL[name]
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:19]) or len(text) > 18:
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) < 1:
         raise ValueError(f"{variable}={text!r} must be a whole number from 1 up, of at most 18 digits")
     return int(text)

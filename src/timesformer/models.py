@@ -12,8 +12,8 @@ from timesformer.baselines import build as build_baseline
 from timesformer.baselines import create_baseline, inflate_2d
 from timesformer.baselines.resnet3d import ResNet3d
 from timesformer.baselines.slowfast import SlowFast
-from timesformer.baselines.variants import BASELINES
-from timesformer.model.base import VideoModel
+from timesformer.baselines.variants import BASELINES, baseline_configuration
+from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.model.formats import read_json, shape_of
 from timesformer.model.hub import download, looks_like_hub_id, published
 from timesformer.model.image_init import LoadReport, init_from_vit
@@ -32,6 +32,27 @@ from timesformer.model.weights import (
 
 logger = logging.getLogger(__name__)
 
+NAMES = (*VARIANTS, *BASELINES)
+
+
+def configuration_of(name: str) -> type[VideoConfig]:
+    """The class of the configuration of a model with one of these `NAMES`."""
+    return type(configuration(name))
+
+
+def configuration(name: str, **options: Any) -> VideoConfig:
+    """The configuration of a model with one of these `NAMES`; no model is made.
+
+    Raises:
+        ValueError: as `create`.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name].replace(**options)
+    if name in BASELINES:
+        architecture, defaults = BASELINES[name]
+        return baseline_configuration(architecture, {**defaults, **options})
+    raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
+
 
 def create(name: str, **options: Any) -> VideoModel:
     """A new model by its name: one of `timesformer.create_model`, or of `timesformer.baselines.create_baseline`.
@@ -43,7 +64,7 @@ def create(name: str, **options: Any) -> VideoModel:
         return create_model(name, **options)
     if name in BASELINES:
         return create_baseline(name, **options)
-    raise ValueError(f"model {name!r} is not one of {', '.join([*VARIANTS, *BASELINES])}")
+    raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
 
 
 def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
