@@ -101,8 +101,8 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
 def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
     architecture, classes, said = about["architecture"], about.get("classes"), about.get("preprocessing")
     try:
-        own = shape_of(lambda: build_baseline(architecture, about["model"]), str(folder)).config
-    except ValueError as error:
+        own = baseline_configuration(architecture, about["model"])
+    except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     if not isinstance(classes or [], list) or not isinstance(said or {}, dict):
         raise WeightsError(f"{folder}: classes={classes!r}, preprocessing={said!r} are not understood")

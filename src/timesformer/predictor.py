@@ -19,6 +19,7 @@ from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
+from timesformer.ranges import shown
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
@@ -53,8 +54,8 @@ class VideoClassifier:
             said = model.preprocessing or _usual_preprocessing(model)
             try:
                 preprocessing = Preprocessing(**said)
-            except TypeError as error:
-                raise ValueError(f"the model's preprocessing={said} is not understood: {error}") from error
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the model's preprocessing={shown(said, 300)} is not understood: {error}") from error
         self.preprocessing = preprocessing
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()

@@ -15,6 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timesformer.files import replace_file, write_json
+from timesformer.limits import limit
+from timesformer.ranges import Range, counts, shown
+
+
+def check_clip_size(num_frames: int, height: int, width: int) -> None:
+    """See that a clip's frames have no more pixels together than the limit: ValueError."""
+    if num_frames * height * width > (most := limit("MAX_CLIP_PIXELS")):
+        raise ValueError(
+            f"num_frames={num_frames} of image_size {height}x{width}: at most {most} pixels a clip "
+            "(TIMESFORMER_MAX_CLIP_PIXELS)"
+        )
+
 
 Config = TypeVar("Config", bound="VideoConfig")
 
@@ -39,16 +51,22 @@ class VideoConfig:
         if isinstance(self.image_size, list):  # as JSON and YAML bring it
             object.__setattr__(self, "image_size", tuple(self.image_size))
         sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
-        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
-        self.require_counts(num_classes=0, num_frames=1, in_channels=1)
+        side = counts(1, limit("MAX_IMAGE_SIZE"))
+        if len(sides) != 2 or not all(side.holds(each) for each in sides):
+            raise ValueError(f"image_size={shown(self.image_size)} must be one or two whole numbers up to {side.most}")
+        frames, classes, width = limit("MAX_FRAMES"), limit("MAX_CLASSES"), limit("MAX_WIDTH")
+        self.require(num_classes=counts(0, classes), num_frames=counts(1, frames), in_channels=counts(1, width))
+        check_clip_size(self.num_frames, *sides)
 
-    def require_counts(self, **smallest: int) -> None:
-        """See that options are whole numbers, each from its smallest up: ValueError."""
-        for name, least in smallest.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be a whole number from {least} up")
+    def require(self, **ranges: Range) -> None:
+        """See that options are numbers in their ranges: ValueError."""
+        for name, allowed in ranges.items():
+            allowed.check(name, getattr(self, name))
+
+    def require_parameters(self, count: float) -> None:
+        """See that a model of about so many parameters may be made: ValueError."""
+        if not count <= (most := limit("MAX_PARAMETERS")):
+            raise ValueError(f"a model of {count:.2g} parameters: at most {most} (TIMESFORMER_MAX_PARAMETERS)")
 
     def require_clips(self, clips: Tensor) -> None:
         """See that clips are (B, in_channels, F, H, W) of floats, and one at least: ValueError."""

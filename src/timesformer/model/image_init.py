@@ -72,7 +72,7 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
     _check_heads(path, model.config)
     try:
         vit = _read_vit(path, model.config.num_heads)
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
         raise WeightsError(f"{path}: its weights are not understood: {' '.join(str(error).split())}") from error
     unused = _unfit_head(vit, model.config.num_classes)
 
@@ -175,6 +175,11 @@ def _read_vit(path: Path, num_heads: int) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no image ViT but a TimeSformer: load_model takes it")
     if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
         raise WeightsError(f"{path}: no image ViT: it has no cls_token and patch_embed.proj.weight")
+    for name, dimensions in {"patch_embed.proj.weight": 4, "pos_embed": 3}.items():
+        shape = tuple(weights[name].shape) if name in weights else (1,) * dimensions
+        if len(shape) != dimensions or 0 in shape or (dimensions == 3 and shape[0] != 1):
+            expected = "(width, channels, side, side)" if dimensions == 4 else "(1, positions, width)"
+            raise WeightsError(f"{path}: weight {name}: {shape}, {expected} expected")
     return _fold_layer_scale(weights)
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from timesformer.documents import read_text
 from timesformer.files import replace_file, write_json
 from timesformer.model import formats
 from timesformer.model.attention import Grid
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 Resize = Literal["bicubic", "nearest"]
 # What reading a configuration of the wrong kind ends in.
-_ODD_CONFIGURATION = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
+_ODD_CONFIGURATION = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def load_model(
@@ -73,6 +74,10 @@ def load_model(
         if not name.startswith(("blocks.", "head.")):
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
             del weights[name]
+    for name in ("pos_embed", "time_embed"):
+        shape = tuple(weights[name].shape) if name in weights else ()
+        if name in weights and (len(shape) != 3 or shape[0] != 1):
+            raise WeightsError(f"{stored.source}: weight {name}: {shape}, (1, positions, width) expected")
     own = stored.config.grid
     places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
     if places is not None and places != 1 + own["h"] * own["w"]:
@@ -169,8 +174,8 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str | Path):
         return tuple(classes)
     try:
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(classes)).splitlines()
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{classes}: not a text file of class names: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 

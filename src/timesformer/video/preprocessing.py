@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timesformer.limits import limit
+from timesformer.ranges import Range, counts, shown
 from timesformer.video import sampling
 
 
@@ -34,13 +35,18 @@ class Preprocessing:
     colour: Literal["RGB", "BGR"] = "RGB"
 
     def __post_init__(self) -> None:
-        if self.sampling not in ("clip", "segments"):
-            raise ValueError(f"sampling={self.sampling!r} is not one of clip, segments")
-        if self.colour not in ("RGB", "BGR"):
-            raise ValueError(f"colour={self.colour!r} is not one of RGB, BGR")
-        for name in ("num_frames", "stride", "image_size"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
+        for name, allowed in {"sampling": ("clip", "segments"), "colour": ("RGB", "BGR")}.items():
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise ValueError(f"{name}={shown(value)} is not one of {', '.join(allowed)}")
+        counts(1, limit("MAX_FRAMES")).check("num_frames", self.num_frames)
+        counts(1, limit("MAX_IMAGE_SIZE")).check("image_size", self.image_size)
+        Range(0, limit("MAX_STRIDE"), above=True).check("stride", self.stride)
+        if self.num_frames * self.image_size**2 > (most := limit("MAX_CLIP_PIXELS")):
+            raise ValueError(
+                f"num_frames={self.num_frames} of image_size={self.image_size}: at most {most} pixels a clip "
+                "(TIMESFORMER_MAX_CLIP_PIXELS)"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As it is saved with a model; `Preprocessing(**d)` is the same again."""
