@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from timesformer import option_types as types
+
 if TYPE_CHECKING:
     from timesformer.evaluation.bulk import BulkJob
     from timesformer.evaluation.evaluate import Evaluation
-    from timesformer.evaluation.protocols import Clips
     from timesformer.predictor import ClassifierSource, VideoClassifier
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = command("demo", _demo, "the whole story on generated videos, in minutes on a laptop")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write to (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of videos and training (default: %(default)s)")
+    demo.add_argument("--seed", type=types.seed, default=0, help="seed of videos and training (default: %(default)s)")
 
     train = command("train", _train, "train a model on labelled videos")
     train.epilog = (
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="change the recipe, as in: --set epochs=50 data.flip=0 model.depth=8",
     )  # fmt: skip
-    train.add_argument("--fraction", type=float, help="share of the training videos to use, balanced over classes")
+    train.add_argument("--fraction", type=types.part, help="share of the training videos to use, balanced over classes")
     train.add_argument("--print-recipe", action="store_true", help="print the recipe, with all its keys, and stop")
     train.add_argument("--val", type=Path, help="videos to validate on; by default DIR's own validation list")
     train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
@@ -154,7 +155,9 @@ def _parser() -> argparse.ArgumentParser:
         help="which list or folder of DIR; a DIR without splits is read whole (default: %(default)s)",
     )  # fmt: skip
     evaluate.add_argument("--out", type=Path, help="folder for metrics, predictions and confusion matrix")
-    evaluate.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    evaluate.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(evaluate)
     _add_json(evaluate)
 
@@ -164,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         "videos", nargs="+", metavar="VIDEO",
         help="video file, or folder of frames; with --out FOLDER.parquet also folders, lists and shards of videos",
     )  # fmt: skip
-    predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
+    predict.add_argument("--top", type=types.count, default=5, help="classes to name (default: %(default)s)")
     _add_speed(predict)
     _add_views(predict)
     predict.set_defaults(clips=1, crops=1)
@@ -176,9 +179,11 @@ def _parser() -> argparse.ArgumentParser:
         help="FOLDER.parquet: labels and scores of many videos, as tables in this folder; it goes on where it was cut "
         "off. With --timeline: folder for timelines (default: here)",
     )  # fmt: skip
-    predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
     predict.add_argument(
-        "--threshold", type=_share, help="score from which a class is in a segment of a timeline (default: 0.5)"
+        "--hop", type=types.count, help="frames from one clip of a timeline to the next (default: a clip)"
+    )
+    predict.add_argument(
+        "--threshold", type=types.share, help="score from which a class is in a segment of a timeline (default: 0.5)"
     )
     _add_bulk(predict)
     _add_json(predict)
@@ -209,19 +214,23 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("features", metavar="FEATURES", type=Path, help="file that `embed` wrote")
     draw.add_argument("--out", type=Path, metavar="FILE", help="picture (png, svg, pdf), or page to explore (html)")
     draw.add_argument("--near", metavar="VIDEO", help="one of the videos: name those most like it")
-    draw.add_argument("--top", type=_count, default=5, help="how many (default: %(default)s)")
+    draw.add_argument("--top", type=types.count, default=5, help="how many (default: %(default)s)")
 
     serve = command("serve", _serve, "a web page and an HTTP API that classify and explain videos")
     _add_model(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    serve.add_argument("--workers", type=_count, default=1, help="processes with the model (default: %(default)s)")
-    serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
-    serve.add_argument("--max-megabytes", type=_positive, default=200, help="of an upload (default: %(default)s)")
-    serve.add_argument("--max-duration", type=_positive, default=3600, help="of a video, in s (default: %(default)s)")
-    serve.add_argument("--max-waiting", type=_count, default=8, help="requests that wait (default: %(default)s)")
+    serve.add_argument("--port", type=types.port, default=8000, help="(default: %(default)s)")
     serve.add_argument(
-        "--max-seconds", type=_positive, default=120, help="of work for a request (default: %(default)s)"
+        "--workers", type=types.processes, default=1, help="processes with the model (default: %(default)s)"
+    )
+    serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
+    serve.add_argument("--max-megabytes", type=types.amount, default=200, help="of an upload (default: %(default)s)")
+    serve.add_argument(
+        "--max-duration", type=types.amount, default=3600, help="of a video, in s (default: %(default)s)"
+    )
+    serve.add_argument("--max-waiting", type=types.count, default=8, help="requests that wait (default: %(default)s)")
+    serve.add_argument(
+        "--max-seconds", type=types.seconds, default=120, help="of work for a request (default: %(default)s)"
     )
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
@@ -231,13 +240,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     reproduce.add_argument("--scale", choices=["mini", "full"], default="mini", help="(default: %(default)s)")
     reproduce.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)")
-    reproduce.add_argument("--seeds", type=_count, help="how often each part is done (default: 3, in full 1)")
+    reproduce.add_argument("--seeds", type=types.count, help="how often each part is done (default: 3, in full 1)")
     reproduce.add_argument(
         "--data", nargs="+", default=[], metavar="DIR|NAME=DIR",
         help="a labelled folder of your own (mini), or the paper's data sets, as in k400=DIR ssv2=DIR (full)",
     )  # fmt: skip
     reproduce.add_argument(
-        "--processes", type=_count, help="trainings at a time (default: one a GPU, or in miniature one a core)"
+        "--processes", type=types.processes, help="trainings at a time (default: one a GPU, or in miniature one a core)"
     )
 
     convert = command("convert", _convert, "write a model in another format")
@@ -268,7 +277,10 @@ def _parser() -> argparse.ArgumentParser:
         "--video", nargs="+", action="extend", default=[], metavar="FILE", help="also compare the logits on these"
     )
     export.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest difference of a logit to let pass (default: %(default)s)"
+        "--tolerance",
+        type=types.tolerance,
+        default=1e-4,
+        help="largest difference of a logit to let pass (default: %(default)s)",
     )
     _add_json(export)
 
@@ -277,14 +289,17 @@ def _parser() -> argparse.ArgumentParser:
         "name", metavar="NAME", help="a name, such as timesformer_base or slowfast_r50, or " + MODEL_HELP
     )
     profile.add_argument("--attention", help="attention scheme")
-    profile.add_argument("--frames", type=_count, help="frames of a clip")
-    profile.add_argument("--size", type=_count, help="side of a frame in pixels")
-    profile.add_argument("--classes", type=_count, help="number of classes")
+    profile.add_argument("--frames", type=types.frames, help="frames of a clip")
+    profile.add_argument("--size", type=types.side, help="side of a frame in pixels")
+    profile.add_argument("--classes", type=types.count, help="number of classes")
     _add_options(profile)
     profile.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="to measure in")
     profile.add_argument("--no-measure", action="store_true", help="count only, don't run the model")
     profile.add_argument(
-        "--sweep", type=_sweep, metavar="frames=8,16,…|size=224,…", help="count all schemes over clips, as in Figure 3"
+        "--sweep",
+        type=types.sweep,
+        metavar="frames=8,16,…|size=224,…",
+        help="count all schemes over clips, as in Figure 3",
     )
     profile.add_argument("--out", type=Path, metavar="FILE", help="picture of the sweep (png, svg, pdf)")
     _add_json(profile)
@@ -292,26 +307,28 @@ def _parser() -> argparse.ArgumentParser:
     schemes = command("schemes", _schemes, "draw which patches each attention scheme attends to (Figure 2)")
     schemes.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture to write (png, svg, pdf)")
     schemes.add_argument(
-        "--grid", type=_place, default=(5, 8, 8), metavar="T,H,W", help="frames, rows, columns (default: 5,8,8)"
+        "--grid", type=types.grid, default=(5, 8, 8), metavar="T,H,W", help="frames, rows, columns (default: 5,8,8)"
     )
-    schemes.add_argument("--query", type=_place, metavar="t,h,w", help="patch that attends (default: the middle)")
+    schemes.add_argument("--query", type=types.place, metavar="t,h,w", help="patch that attends (default: the middle)")
 
     pack = command("pack", _pack, "pack many videos into few large files (shards), as they are or smaller")
     pack.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, labelled or not")
     pack.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="folder for the shards")
     pack.add_argument(
-        "--short-side", type=_count, metavar="PX", help="scale frames down to this; without, bytes are copied"
+        "--short-side", type=types.side, metavar="PX", help="scale frames down to this; without, bytes are copied"
     )
     pack.add_argument(
-        "--shard-megabytes", type=float, default=512, metavar="MB", help="size of a shard (default: %(default)s)"
+        "--shard-megabytes", type=types.amount, default=512, metavar="MB", help="size of a shard (default: %(default)s)"
     )
-    pack.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    pack.add_argument("--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)")
     _add_time_limit(pack)
 
     check = command("check", _check, "find every broken, short or unlabelled video before training does")
     check.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos")
-    check.add_argument("--min-frames", type=_count, default=8, help="fewer count as short (default: %(default)s)")
-    check.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    check.add_argument("--min-frames", type=types.count, default=8, help="fewer count as short (default: %(default)s)")
+    check.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(check)
     _add_json(check)
     return parser
@@ -376,26 +393,33 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--clips", type=_clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
+        "--clips", type=types.clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
     )
-    parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)")
+    parser.add_argument(
+        "--crops", type=types.count, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)"
+    )
 
 
 def _add_bulk(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(parser)
     parser.add_argument(
         "--engine", choices=["local", "ray"], default="local",
         help="for --out FOLDER.parquet: this machine, or Ray, on the cluster of RAY_ADDRESS (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--replicas", type=_count, metavar="N", help="with ray: models at a time, at most (default: one a GPU, or one)"
+        "--replicas",
+        type=types.count,
+        metavar="N",
+        help="with ray: models at a time, at most (default: one a GPU, or one)",
     )
 
 
 def _add_time_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--time-limit", type=_positive, default=600, metavar="S",
+        "--time-limit", type=types.seconds, default=600, metavar="S",
         help="seconds to decode a video; one that takes longer is left out (default: %(default)s)",
     )  # fmt: skip
 
@@ -404,73 +428,30 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
 
 
-def _count(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-
-
-def _positive(text: str) -> float:
-    try:
-        if (value := float(text)) > 0:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def _share(text: str) -> float:
-    try:
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-
-
 def _data(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _place(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) == 3 and all(part.isdigit() for part in parts):
-        return int(parts[0]), int(parts[1]), int(parts[2])
-    raise argparse.ArgumentTypeError(f"{text!r} is not three numbers: frame,row,column")
-
-
-def _sweep(text: str) -> tuple[Literal["frames", "size"], list[int]]:
-    option, _, values = text.partition("=")
-    if option in ("frames", "size") and values and all(value.isdigit() for value in values.split(",")):
-        return ("frames" if option == "frames" else "size"), [int(value) for value in values.split(",")]
-    raise argparse.ArgumentTypeError(f"{text!r} is not of the form frames=8,16,32 or size=224,336")
-
-
 def _options(settings: Sequence[str]) -> dict[str, Any]:
     """Model options from `key=value` texts."""
-    import yaml
-
+    from timesformer.documents import parse_yaml
     from timesformer.model.timesformer import ModelConfig
+    from timesformer.ranges import shown
 
     known = [field.name for field in dataclasses.fields(ModelConfig)]
-    options = {}
+    options: dict[str, Any] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
+        key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} is not of the form key=value")
         if key not in known:
             raise ValueError(f"model option {key!r} is not one of {', '.join(known)}")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"setting {setting!r}: its value is not understood") from error
+        value = parse_yaml(text, f"setting {shown(setting)}")
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(each, dict | list) for each in values):
+            raise ValueError(f"{key}={shown(value)}: must be one value or a flat list of them")
+        options[key] = value
     return options
-
-
-def _clips(text: str) -> Clips:
-    if text != "cover" and not (text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor `cover`")
-    return "cover" if text == "cover" else int(text)
 
 
 def _train(args: argparse.Namespace) -> int:
