@@ -479,7 +479,8 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     import dataclasses
 
     from timesformer.display import TrainingDisplay
-    from timesformer.explain.report import read_epochs, write_report
+    from timesformer.epochs import read_epochs
+    from timesformer.explain.report import write_report
     from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import train
     from timesformer.video.clips import read_bad_videos

@@ -56,27 +56,6 @@ def read_yaml(path: Path) -> Any:
     return parse_yaml(_read(path, limit("MAX_YAML_BYTES")), str(path))
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON, one a line, such as a run's `metrics.jsonl`; none where there is no such file.
-
-    Raises:
-        ValueError: a line that is no JSON; the message names it, and says what to do.
-    """
-    if not path.is_file():
-        return []
-    lines = read_text(path).removesuffix("\n").split("\n")
-    values = []
-    for number, line in enumerate(lines if lines != [""] else [], 1):
-        try:
-            value = parse_json(line, f"{path}: line {number}")
-        except ValueError as error:
-            raise ValueError(f"{error}: remove the line, or move the file away") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{path}: line {number}: is no JSON object: remove the line, or move the file away")
-        values.append(value)
-    return values
-
-
 def read_text(path: Path) -> str:
     """The content of a text file. Raises OSError if it can't be read, ValueError if it is too large or no UTF-8."""
     content = _read(path, None)

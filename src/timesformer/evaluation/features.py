@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from timesformer import distributed
+from timesformer.documents import parse_json
 from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.protocols import PROTOCOLS, Clips
 from timesformer.evaluation.views import in_batches, usual_batch
@@ -54,14 +55,25 @@ class Features:
         try:
             with safe_open(file, "numpy") as content:
                 about = content.metadata()
-                return cls(
+                features = cls(
                     content.get_tensor("features"),
-                    tuple(json.loads(about["paths"])),
+                    _texts(about["paths"], "paths"),
                     content.get_tensor("labels"),
-                    tuple(json.loads(about["classes"])),
+                    _texts(about["classes"], "classes"),
                 )
+            features.check()
+            return features
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(f"{file}: no file of features, as `timesformer embed` writes it ({error})") from error
+
+    def check(self) -> None:
+        """See that all parts are of the same videos: ValueError."""
+        if self.values.ndim != 2 or self.values.dtype != np.float32 or len(self.values) != len(self.paths):
+            raise ValueError(f"features of {self.values.dtype}, {self.values.shape}, for {len(self.paths)} videos")
+        if self.labels.shape != (len(self.paths),) or self.labels.dtype != np.int64:
+            raise ValueError(f"labels of {self.labels.dtype}, {self.labels.shape}, for {len(self.paths)} videos")
+        if len(self.labels) and not -1 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise ValueError(f"labels that are not of its {len(self.classes)} classes")
 
     def nearest(self, index: int, count: int) -> list[tuple[int, float]]:
         """The videos most like one, best first, with the cosine of their features: (index, similarity) pairs."""
@@ -69,6 +81,14 @@ class Features:
         similar = unit @ unit[index]
         order = [int(other) for other in np.argsort(-similar, kind="stable") if other != index]
         return [(other, float(similar[other])) for other in order[:count]]
+
+
+def _texts(text: str, what: str) -> tuple[str, ...]:
+    """A list of texts, as JSON."""
+    values = parse_json(text, what)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{what} that are no list of texts")
+    return tuple(values)
 
 
 def video_features(

@@ -77,7 +77,7 @@ def write_report(
         evaluation: what was tested, if anything.
         classifier: by which model, to show what it looked at in its most confident mistakes.
         configuration: of the training or the test, as YAML would hold it.
-        epochs: figures of each epoch of training, see `read_epochs`.
+        epochs: figures of each epoch of training, see `timesformer.epochs.read_epochs`.
         bad: videos that could not be read, beside those of the evaluation.
     """
     parts = [f"<h1>{html.escape(title)}</h1>"]
@@ -102,14 +102,6 @@ def write_report(
     )
     with replace_file(file) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
-
-
-def read_epochs(file: Path) -> list[dict[str, Any]]:
-    """The epochs of a run's `metrics.jsonl`; none where there is no such file."""
-    if not file.exists():
-        return []
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if "epoch" in line]
 
 
 def _figures(evaluation: Evaluation) -> str:

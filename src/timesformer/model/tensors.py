@@ -66,11 +66,11 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     weights = _find_weights(content)
     if weights is None:
         raise WeightsError(f"{file}: no weights by name in it")
-    _check_tensors(file, weights)
+    check_tensors(file, weights)
     return weights, {name: value for name, value in about.items() if not isinstance(value, Tensor)}
 
 
-def _check_tensors(file: Path, weights: dict[str, Tensor]) -> None:
+def check_tensors(file: Path, weights: dict[str, Tensor]) -> None:
     """See that all elements of the weights are in the file, each of them once: a copy then needs no more than it has.
 
     Raises:

@@ -6,16 +6,26 @@ import copy
 import logging
 import os
 import pickle
+import struct
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from timesformer import models
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
+from timesformer.model.containers import check_container
+from timesformer.model.formats import shape_of
+from timesformer.model.tensors import WeightsError, check_tensors
+from timesformer.model.weights import check_shapes
+from timesformer.ranges import shown
 from timesformer.training.errors import TrainingError
+from timesformer.typed import STRICT, build
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +50,8 @@ class Progress:
     best: float | None = None
     bad: dict[str, str] = field(default_factory=dict)
 
+    __pydantic_config__ = STRICT
+
     def add(self, seen: int, loss: float, correct: float) -> None:
         """Count a step."""
         self.step += 1
@@ -48,6 +60,11 @@ class Progress:
         self.correct += correct
 
 
+# What reading a file of another kind ends in.
+_NO_CHECKPOINT = (
+    WeightsError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError,
+    AssertionError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
 LATEST, PREVIOUS, UNREADABLE = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.unreadable.pt"
 
 
@@ -127,10 +144,42 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
         TrainingError: it is no such file.
     """
     try:
+        check_container(file)
         states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        return Progress(**states.pop("progress")), states
-    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{file} is no checkpoint ({error}): remove it to start anew") from error
+        return _checked(file, states), states
+    except _NO_CHECKPOINT as error:
+        reason = " ".join(str(error).split())
+        raise TrainingError(f"{file} is no checkpoint ({reason}): remove it to start anew") from error
+
+
+def _checked(file: Path, states: Any) -> Progress:
+    """The progress of a checkpoint, taken out of its states, which are seen to fit each other before a model is made.
+
+    Raises:
+        ValueError, WeightsError: something is missing, of another kind than it must be, or larger than the file.
+    """
+    kinds = {"progress": dict, "model": dict, "optimizer": dict, "run": dict, "architecture": str, "config": dict}
+    for name, kind in kinds.items():
+        if not isinstance(states, dict) or not isinstance(states.get(name), kind):
+            raise ValueError(f"it has no {name}, or one that is not understood")
+    check_tensors(file, dict(_tensors(states, "")))
+    progress = build(Progress, states.pop("progress"))
+    numbers = [progress.epoch, progress.step, progress.seen]
+    if not all(0 <= number < 2**53 for number in numbers):
+        raise ValueError(f"its progress of {shown(numbers)} epochs, steps and videos")
+    blank = shape_of(lambda: models.build(states["architecture"], states["config"]), "its config")
+    check_shapes(states["model"], blank, "its model")
+    return progress
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """All tensors among nested states, with names for errors."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, each in items:
+            yield from _tensors(each, f"{name}.{key}" if name else str(key))
 
 
 class WeightAverage:

@@ -26,6 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from timesformer import models
 from timesformer.distributed import gather, on_first, rank, world_size
+from timesformer.epochs import read_epochs
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.files import remove_unfinished, replace_file
 from timesformer.model.base import VideoModel
@@ -358,12 +359,9 @@ class _Log:
         if rank() > 0:
             return
         self.file = out / "metrics.jsonl"
-        kept = []
-        if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+        kept = [values for values in read_epochs(self.file) if values["epoch"] <= epoch]
         with replace_file(self.file) as file:
-            file.write_text("".join(kept), encoding="utf-8")
+            file.write_text("".join(f"{json.dumps(values)}\n" for values in kept), encoding="utf-8")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
     def step(self, step: int, **figures: float) -> None:
