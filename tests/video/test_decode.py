@@ -551,12 +551,12 @@ def test_unreadable_paths(made: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     for name, reason in {
         "missing.mp4": "no such file",
         "empty.mp4": "the file is empty",
-        "text.txt": "holds no video",
+        "text.txt": "is not a video",
         "text.mp4": "is not a video",
         "noise.mp4": "is not a video",
         "half.mp4": "cut off",
         "folder": "holds no images (.jpg, .jpeg, .png)",
-        "pipe.mp4": "is not a file",
+        "pipe.mp4": "is not a regular file",
         "long" * 100: "name",
     }.items():
         assert_one_clear_line(tmp_path / name, reason, capfd)

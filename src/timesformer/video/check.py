@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import av
-from av.stream import Disposition
 
+from timesformer.memory import limit_memory
 from timesformer.video.benchmarks import benchmark_entries
+from timesformer.video.container import check_regular, opened, video_streams
 from timesformer.video.datasets import (
     DataError,
     Entry,
@@ -23,6 +24,7 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.frame_folder import list_images
 from timesformer.video.shards import PackedVideo, VideoPath, read_shards
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
@@ -264,8 +266,8 @@ def _inspect(path: VideoPath) -> _Facts:
 
 def _has_only_sound(path: VideoPath) -> bool:
     try:
-        with _opened(path) as container:
-            return bool(container.streams.audio) and not _video_streams(container)
+        with opened(path) as container:
+            return bool(container.streams.audio) and not video_streams(container)
     except (av.FFmpegError, OSError, ValueError):
         return False
 
@@ -274,8 +276,8 @@ def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
     """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
     if isinstance(path, Path) and path.is_dir():
         return ""
-    with _opened(path) as container:
-        stream = _video_streams(container)[0]
+    with opened(path) as container:
+        stream = video_streams(container)[0]
         if stream.duration and stream.time_base:
             promised_seconds = float(stream.duration * stream.time_base)
         else:  # Matroska states the length of the whole alone
@@ -287,22 +289,14 @@ def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
     return ""
 
 
-def _opened(path: VideoPath) -> av.container.InputContainer:
-    return av.open(f"file:{path}" if isinstance(path, Path) else path.open(), "r", metadata_errors="replace")
-
-
-def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-
-
 def _digest(path: VideoPath) -> str:
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if isinstance(path, Path) and path.is_dir() else [path]
-    for file in files:
-        if isinstance(file, PackedVideo) or file.is_file():
-            with file.open() if isinstance(file, PackedVideo) else file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
+    for file in list_images(path) if isinstance(path, Path) and path.is_dir() else [path]:
+        if isinstance(file, Path):
+            check_regular(file)
+        with file.open() if isinstance(file, PackedVideo) else file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -327,4 +321,5 @@ def _inspect_all(
 
 def _make_inspect() -> Callable[[VideoPath], _Facts]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where decoders write their complaints
+    limit_memory()
     return _inspect

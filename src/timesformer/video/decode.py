@@ -19,13 +19,13 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import SideDataContainer
-from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from timesformer.video.frame_folder import FrameFolder, list_images
-from timesformer.video.shards import PackedVideo, VideoPath, find_packed
+from timesformer.limits import OUT_OF_MEMORY, limit
+from timesformer.video.container import check_count, check_size, decoder_options, opened, video_streams
+from timesformer.video.frame_folder import FrameFolder, holds_images
+from timesformer.video.pictures import Converter
+from timesformer.video.shards import PackedVideo, VideoPath, find_packed, without_credentials
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -34,14 +34,14 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-_READ_ERRORS = (av.FFmpegError, OSError, ValueError)
-_LISTS = ("hls", "dash", "concat", "imf")  # formats whose content is that of whatever files they name
+_READ_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of times holds
+_WORTH_PROBING = 2**24  # pixels; of larger frames, which are kept in memory meanwhile, only one is
 _WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
 _UNKNOWN = -1  # position after a seek, until a keyframe tells it
-_READ_AT_ONCE = 2**17  # bytes of a packed video
 _SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
+_SLOWEST, _FASTEST = 1e-5, 1e6  # frames a second: of time lapses, one a day; of high-speed cameras
 _ALL = range(2**62)
 _SLICES = range(1, 6)  # types of H.264 units that are parts of a picture
 
@@ -57,7 +57,7 @@ def is_video_path(path: str | Path) -> bool:
     """
     path = Path(path)
     try:
-        return bool(list_images(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
+        return holds_images(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
     except OSError:
         return False
 
@@ -102,7 +102,7 @@ class VideoReader:
                 source: FrameFolder | _File = FrameFolder(self.path)
             else:
                 source = _File(self.path, num_threads)
-            self._to_rgb = _Converter(next(source.frames([0])), short_side)
+            self._to_rgb = Converter(next(source.frames([0])), short_side)
         except _READ_ERRORS as error:
             raise self._failure(error) from None
         self._source = source
@@ -128,6 +128,7 @@ class VideoReader:
         for index in wanted:
             if not 0 <= index < len(self):
                 raise ValueError(f"{self.path}: there is no frame {index}, only 0 to {len(self) - 1}")
+        self._check_clip(len(wanted))
         clip = torch.empty(len(wanted), self.height, self.width, 3, dtype=torch.uint8)
         once = np.unique(wanted)
         for index, picture in zip(once, self.one_by_one(once.tolist()), strict=True):
@@ -151,8 +152,16 @@ class VideoReader:
         """Every frame in order of presentation, each (H, W, 3) uint8 RGB; memory stays constant."""
         return self.one_by_one(range(len(self)))
 
+    def _check_clip(self, frames: int) -> None:
+        if frames * self._to_rgb.largest * 3 > (most := limit("MAX_CLIP_BYTES")):
+            raise VideoError(
+                f"{self.path}: {frames} frames of {self.width}x{self.height} pixels are more than the {most} bytes "
+                "that are allowed at a time (TIMESFORMER_MAX_CLIP_BYTES)"
+            )
+
     def _failure(self, error: Exception) -> VideoError:
-        return VideoError(f"{self.path}: {getattr(error, 'strerror', None) or error}")
+        reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else getattr(error, "strerror", None) or error
+        return VideoError(without_credentials(f"{self.path}: {reason}"))
 
     def close(self) -> None:
         """Release the file and its decoder."""
@@ -207,6 +216,7 @@ class _File:
     fps: float
     times: NDArray[np.float64]
     _decoder: Iterator[av.VideoFrame]
+    _stream: Any
 
     def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
@@ -215,37 +225,46 @@ class _File:
         self._rewind()
         table = self._read_table()
         self._rewind()
-        self._head = list(islice(self._decoder, _PROBED_FRAMES))
+        self._head = self._probe()
         self._table = self._proven(table)
         self._sieve.use(self._table)
         times: list[int | None] = self._table.pts.tolist()
         if not times:  # find out the hard way
             self._rewind()
-            times = [frame.pts for frame in self._decoder]
+            times = [frame.pts for _, frame in zip(range(limit("MAX_VIDEO_FRAMES") + 1), self._decoder, strict=False)]
+            check_count(len(times))
             self._rewind()
-            self._head = list(islice(self._decoder, _PROBED_FRAMES))
+            self._head = self._probe()
         if not times:
-            raise OSError("not one frame of it can be decoded; the file is damaged or cut off")
+            raise OSError(
+                "not one frame of it can be decoded; the file is damaged or cut off, or a frame has more than "
+                f"{limit('MAX_PIXELS')} pixels (TIMESFORMER_MAX_PIXELS)"
+            )
         self.fps, self.times = self._clock(times)
         self._position = len(self._head)
         self._keys = np.flatnonzero(self._table.is_key)
         # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
         self._seek_times = [self._table.pts, self._table.dts]
 
+    def _probe(self) -> list[av.VideoFrame]:
+        """The first frames, which show whether the table of times holds."""
+        first = list(islice(self._decoder, 1))
+        is_large = bool(first) and first[0].width * first[0].height > _WORTH_PROBING
+        return first if is_large else first + list(islice(self._decoder, _PROBED_FRAMES - 1))
+
     def _rewind(self) -> None:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
         self.close()
-        self._container = self._opened.enter_context(self._open())
-        if self._container.format.name in _LISTS:
-            raise OSError("is a list of other files, not a video")
-        # Streams that are no videos: a song's cover picture; a text, which FFmpeg would draw as letters.
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams or self._container.format.name == "tty":
+        self._container = self._opened.enter_context(opened(self._path))
+        streams = video_streams(self._container)
+        if not streams:
             raise OSError("holds no video")
         self._stream = streams[0]
         if self._stream.codec_context is None:
             raise OSError("its video codec is not one that can be decoded here")
         codec = self._stream.codec_context
+        check_size(codec.width, codec.height)
+        codec.options = decoder_options()
         codec.thread_count = self._num_threads or (1 if codec.width * codec.height < _WORTH_THREADS else 0)
         codec.thread_type = "NONE" if codec.thread_count == 1 else "AUTO"
         self._position, self._sought = 0, False
@@ -255,24 +274,6 @@ class _File:
         """Decode from where the demuxer is."""
         self._sieve = _Sieve(self._table)
         self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
-
-    def _open(self) -> av.container.InputContainer:
-        if isinstance(self._path, PackedVideo):
-            packed = self._opened.enter_context(self._path.open())
-            try:
-                return av.open(packed, "r", metadata_errors="replace", buffer_size=_READ_AT_ONCE)
-            except (av.FFmpegError, ValueError):
-                raise OSError("is not a video, or is damaged or cut off") from None
-        if not self._path.is_file():
-            raise OSError("is not a file" if self._path.exists() else "no such file")
-        if not self._path.stat().st_size:
-            raise OSError("the file is empty")
-        try:  # "file:" keeps names with colons from being taken for web addresses
-            return av.open(f"file:{self._path}", metadata_errors="replace")
-        except PermissionError:
-            raise
-        except (av.FFmpegError, ValueError):
-            raise OSError("is not a video, or is damaged or cut off") from None
 
     def close(self) -> None:
         # The decoder must go now, not when its container, which is part of a cycle, is collected as garbage: if that
@@ -286,11 +287,16 @@ class _File:
     def _read_table(self) -> _Table:
         """The table of all frames, from the packets alone; empty where they cannot tell."""
         codec, rows = self._stream.codec_context.name, array("q")
+        most_frames, most_bytes = limit("MAX_VIDEO_FRAMES"), limit("MAX_PACKET_BYTES")
         extradata = self._stream.codec_context.extradata if codec == "h264" else None
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size or packet.is_discard:  # the stream's end; cut away by an edit list
                     continue
+                if packet.size > most_bytes:
+                    raise OSError(
+                        f"has a frame of {packet.size} bytes, more than {most_bytes} (TIMESFORMER_MAX_PACKET_BYTES)"
+                    )
                 if codec == "vp8" and not memoryview(packet)[0] & 0x10:  # a reference that is never shown
                     continue
                 dropped = codec == "mpeg4" and packet.size < _SMALLEST_PICTURE
@@ -299,6 +305,9 @@ class _File:
                 dts = packet.pts if packet.dts is None else packet.dts
                 alone = not packet.is_keyframe and _is_alone(packet, extradata)
                 rows.extend((packet.pts, dts, packet.is_keyframe, alone))
+                check_count(len(rows) // 4, most_frames)
+        except MemoryError:
+            raise
         except av.FFmpegError:  # the file is cut off
             return _Table.of()
         return _Table.of(rows)
@@ -311,17 +320,24 @@ class _File:
         first = table.place(head[0]) if head else _UNKNOWN  # a recording may begin between keyframes
         if guessed or first == _UNKNOWN or (np.diff(table.pts) == 0).any():
             return _Table.of()
-        return table.since(first) if head == table.pts[first : first + _PROBED_FRAMES].tolist() else _Table.of()
+        is_large = self._head[0].width * self._head[0].height > _WORTH_PROBING
+        expected = table.pts[first : first + (1 if is_large else _PROBED_FRAMES)].tolist()
+        return table.since(first) if head == expected else _Table.of()
 
     def _clock(self, pts: list[int | None]) -> tuple[float, NDArray[np.float64]]:
         """Frame rate and times; a stream without times is taken to be regular."""
-        stated = float(self._stream.average_rate or self._stream.guessed_rate or FrameFolder.fps)
-        known = np.array(sorted(time for time in pts if time is not None))
-        if len(known) < len(pts) or known[0] == known[-1]:
-            return stated, np.arange(len(pts)) / stated
-        times = (known - known[0]) * float(self._stream.time_base or 0)
-        measured = (len(times) - 1) / float(times[-1])
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        stated = float(rate) if rate and rate > 0 else FrameFolder.fps
+        known = sorted(time for time in pts if time is not None)
+        span = known[-1] - known[0] if len(known) == len(pts) else 0
+        if span >= 2**62:
+            raise OSError("its frames lie further apart than times can be; the file is damaged")
+        seconds = float(span * (self._stream.time_base or 0))
+        if seconds <= 0:
+            return _plausible(stated), np.arange(len(pts)) / stated
         # Containers round times: prefer the stated rate where the two agree.
+        measured = _plausible((len(known) - 1) / seconds)
+        times = (np.array(known) - known[0]) * float(self._stream.time_base or 0)
         return (stated if abs(stated / measured - 1) < 0.01 else measured), times
 
     def frames(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
@@ -386,6 +402,13 @@ class _File:
         return place == self._position or self._sieve.has_skipped(self._position, place)
 
 
+def _plausible(fps: float) -> float:
+    """A rate that a video may have; OSError for others, which come from times that are damaged."""
+    if not _SLOWEST <= fps <= _FASTEST:
+        raise OSError(f"has {fps:g} frames a second by its times; {_SLOWEST:g} to {_FASTEST:g} are allowed")
+    return fps
+
+
 def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> bool:
     """Whether an H.264 packet says that no frame is predicted from it; False where it does not tell.
 
@@ -441,39 +464,8 @@ def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFr
             frames = next(packets).decode()
         except (StopIteration, av.EOFError):
             return
+        except MemoryError:
+            raise
         except av.FFmpegError:
             continue
         yield from frames
-
-
-class _Converter:
-    """Decoded frames to RGB arrays of one size, upright."""
-
-    def __init__(self, first: av.VideoFrame, short_side: int | None) -> None:
-        self._reformatter = VideoReformatter()  # shared: setting one up costs more than using it
-        shorter = min(first.width, first.height)
-        target = min(shorter, short_side or shorter)
-        self._size = round(first.width * target / shorter), round(first.height * target / shorter)
-        self.height, self.width, _ = self(first).shape
-
-    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8."""
-        has_alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
-        layout = "rgba" if has_alpha else "rgb24"
-        scaled = self._reformatter.reformat(frame, *self._size, layout, interpolation=Interpolation.BILINEAR, threads=1)
-        picture = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-        if has_alpha:  # over black
-            picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] // 255).astype(np.uint8)
-        return np.ascontiguousarray(_upright(picture, frame))
-
-
-def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Apply the display matrix, (x, y) -> (a x + c y, b x + d y), rounded to quarter turns and mirrors."""
-    # Not frame.side_data: that would be in a cycle with the frame and keep its pixels until the garbage is collected.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    if matrix is None:
-        return picture
-    a, b, _, c, d, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
-    if abs(a) < abs(b):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
