@@ -485,6 +485,7 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     from timesformer.training.loop import train
     from timesformer.video.clips import read_bad_videos
     from timesformer.video.datasets import splits, take_fraction, write_list
+    from timesformer.video.shards import without_credentials
 
     videos, validation = _training_videos(args, recipe)
     used = take_fraction(videos, recipe.data.fraction, recipe.seed)
@@ -518,7 +519,9 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
             count = len(bad.read_bytes().splitlines())
             console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
     test = held_out or args.val or args.data
-    console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {test}", soft_wrap=True)
+    allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
+    command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
+    console.print(f"model: {args.out}\nnext:  {command}", soft_wrap=True)
     return 0
 
 

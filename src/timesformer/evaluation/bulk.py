@@ -32,7 +32,7 @@ from timesformer.video.clips import TIME_LIMIT, BadVideo, load
 from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find_videos, read_list, read_unlabelled
 from timesformer.video.decode import is_video_path
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.shards import VideoPath, find_packed, read_shards
+from timesformer.video.shards import VideoPath, find_packed, is_address, read_shards, without_credentials
 
 Row = dict[str, Any]
 Views = tuple[int, "Tensor | BadVideo"]  # of the video of this number
@@ -119,19 +119,26 @@ def find_inputs(arguments: Iterable[str | Path]) -> tuple[VideoPath, ...]:
     """
     found: list[VideoPath] = []
     for argument in arguments:
-        path = Path(argument)
-        packed = find_packed(argument)
-        if packed:
-            found.append(packed)
-        elif read_shards(argument):
-            found += [item.path for item in read_unlabelled(argument).items]
-        elif path.is_dir() and not is_video_path(path):
-            found += find_videos(path)
-        elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-            found += [entry.path for entry in read_list(path)]
-        else:
-            found.append(path)
+        try:
+            found += _inputs(argument)
+        except OSError:
+            if is_address(argument):
+                raise
+            found.append(Path(argument))  # a name that is too long, say: whoever opens the video tells it
     return tuple(found)
+
+
+def _inputs(argument: str | Path) -> Iterable[VideoPath]:
+    path = Path(argument)
+    if packed := find_packed(argument):
+        return [packed]
+    if read_shards(argument):
+        return [item.path for item in read_unlabelled(argument).items]
+    if path.is_dir() and not is_video_path(path):
+        return find_videos(path)
+    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        return [entry.path for entry in read_list(path)]
+    return [path]
 
 
 def run_bulk(
@@ -260,4 +267,4 @@ def _pyarrow() -> tuple[Any, Any]:
 
 def _text(path: VideoPath) -> str:
     """A path as text, also where its name is none."""
-    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+    return os.fsencode(without_credentials(str(path))).decode("utf-8", "backslashreplace")
