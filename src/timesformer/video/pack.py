@@ -17,6 +17,7 @@ from typing import Any
 import av
 
 from timesformer.files import check_same_job, remove_unfinished, replace_file, write_json
+from timesformer.memory import limit_memory
 from timesformer.video.clips import TIME_LIMIT, BadVideo, write_bad_videos
 from timesformer.video.datasets import VideoList, read_unlabelled, splits
 from timesformer.video.decode import VideoReader
@@ -202,6 +203,8 @@ def _suffix(path: VideoPath) -> str:
 
 
 def _make_reader(short_side: int | None) -> Callable[[tuple[int, VideoPath]], bytes | None]:
+    limit_memory()
+
     def read(job: tuple[int, VideoPath]) -> bytes | None:
         _, path = job
         if short_side is None and isinstance(path, Path) and path.is_dir():
