@@ -191,7 +191,7 @@ def runs(alone: Path, data: Path) -> Path:
         Run(folder / "ddp_broken", BROKEN, broken),
         Run(folder / "fsdp_broken", (*BROKEN, *SHARDED), broken),
         Run(folder / "too_many_broken", (*BROKEN, "max_bad_share=0.1"), broken),
-        Run(folder / "not_finite", ("optimizer.lr=1e30",)),
+        Run(folder / "not_finite", ("optimizer.lr=1e6",)),
     ]
     together(1, [Run(folder / "one_broken", BROKEN, broken)], data)
     together(2, shared, data)

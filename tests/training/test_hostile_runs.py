@@ -14,9 +14,11 @@ from safetensors.numpy import save_file
 from timesformer import models
 from timesformer.epochs import read_epochs
 from timesformer.evaluation.features import Features
-from timesformer.training.checkpoint import load_checkpoint
+from timesformer.training.checkpoint import as_checkpoint, load_checkpoint
 from timesformer.training.errors import TrainingError
 from timesformer.training.loop import _Log
+from timesformer.training.optimizer import make_optimizer
+from timesformer.training.recipe import OptimizerRecipe
 
 TINY = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_frames": 2, "image_size": 16, "num_classes": 3}
 
@@ -56,6 +58,15 @@ def test_a_checkpoint_that_is_one_is_read(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(TrainingError, match=r"checkpoint\.pt is no checkpoint"):
         load_checkpoint(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("wrong", [[], [{"state": {}}], {"state": 3}, {"odd": 1}], ids=str)
+def test_states_that_an_optimizer_cannot_take_are_named(wrong: Any, tmp_path: Path) -> None:
+    model = models.create("timesformer_tiny", **TINY)
+    optimizer = make_optimizer(model, OptimizerRecipe())
+    _, states = load_checkpoint(checkpoint(tmp_path / "checkpoint.pt", optimizer=wrong))
+    with pytest.raises(TrainingError, match=r"x\.pt is no checkpoint"), as_checkpoint(tmp_path / "x.pt"):
+        optimizer.load_state_dict(states["optimizer"])
 
 
 @pytest.mark.parametrize(

@@ -219,10 +219,10 @@ def test_nothing_to_train_on(videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"try an optimizer\.lr below 1e\+30"):
+    with pytest.raises(TrainingError, match=r"try an optimizer\.lr below 1000000"):
         train(
             read_videos(videos, "train"), tmp_path,
-            recipe("optimizer.name=sgd", "optimizer.lr=1e30", "optimizer.clip_grad=null", "epochs=20"),
+            recipe("optimizer.name=sgd", "optimizer.lr=1e6", "optimizer.clip_grad=null", "epochs=20"),
         )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def test_epochs_count_where_they_are_asked_for() -> None:
         ("lr=3", r"setting 'lr' is not in a recipe: did you mean optimizer.lr?"),
         ("optimizer.learning_rate=3", "setting 'optimizer.learning_rate' is not in a recipe"),
         ("label_smoothing=2", r"label_smoothing=2.0 must be a number from 0 up to 1"),
-        ("optimizer.lr=-1", "optimizer.lr=-1.0 must be a number from 0 up to 1000"),
+        ("optimizer.lr=-1", "optimizer.lr=-1.0 must be a number from 0 up to 1000000"),
         ("data.short_side=[2,1]", "data.short_side=.* must be two rising numbers"),
         ("data.fraction=0", "data.fraction=0.0 must be a number above 0, up to 1"),
         ("model.num_classes=7", "model.num_classes=7: the data decide on the classes"),

@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,12 +144,19 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
     Raises:
         TrainingError: it is no such file.
     """
-    try:
+    with as_checkpoint(file):
         check_container(file)
         states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         return _checked(file, states), states
+
+
+@contextmanager
+def as_checkpoint(file: Path) -> Iterator[None]:
+    """Name the checkpoint in what is wrong with it, as a TrainingError."""
+    try:
+        yield
     except _NO_CHECKPOINT as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join((str(error) or type(error).__name__).split())
         raise TrainingError(f"{file} is no checkpoint ({reason}): remove it to start anew") from error
 
 
@@ -158,8 +166,8 @@ def _checked(file: Path, states: Any) -> Progress:
     Raises:
         ValueError, WeightsError: something is missing, of another kind than it must be, or larger than the file.
     """
-    kinds = {"progress": dict, "model": dict, "optimizer": dict, "run": dict, "architecture": str, "config": dict}
-    for name, kind in kinds.items():
+    kinds: dict[str, Any] = {"progress": dict, "model": dict, "optimizer": dict | list, "run": dict}
+    for name, kind in {**kinds, "architecture": str, "config": dict}.items():
         if not isinstance(states, dict) or not isinstance(states.get(name), kind):
             raise ValueError(f"it has no {name}, or one that is not understood")
     check_tensors(file, dict(_tensors(states, "")))

@@ -35,6 +35,7 @@ from timesformer.model.timesformer import TimeSformer
 from timesformer.training.checkpoint import (
     Progress,
     WeightAverage,
+    as_checkpoint,
     checkpoints,
     latest_readable,
     load_checkpoint,
@@ -120,13 +121,15 @@ def train(
     model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     if states:
-        model.load_state_dict(states["model"])
-        if average:
-            average.load_state_dict(states["average"])
+        with as_checkpoint(checkpoints(out)[0]):
+            model.load_state_dict(states["model"])
+            if average:
+                average.load_state_dict(states["average"])
     parallel = share(model, recipe, average)
     optimizer = make_optimizer(model, recipe.optimizer)
     if states:
-        parallel.load_optimizer(optimizer, states["optimizer"])
+        with as_checkpoint(checkpoints(out)[0]):
+            parallel.load_optimizer(optimizer, states["optimizer"])
         states = None
     on_first(partial(_open_folder, out, recipe, progress))
 

@@ -19,7 +19,7 @@ from timesformer.typed import STRICT, build, close_match
 
 _SHARE = Range(0, 1)
 _PART = Range(0, 1, below=True)
-_RATE = Range(0, 1000)
+_RATE = Range(0, 10**6)
 _LONGEST = 10**6  # passes over the data, or videos of a step
 
 
