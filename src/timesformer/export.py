@@ -9,7 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,6 @@ from timesformer.model.base import FrozenModel, VideoModel
 from timesformer.model.graph import FeaturesAndLogits, any_batch, example, trace
 from timesformer.predictor import VideoClassifier
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.transforms import MEAN, STD
 
 Format = Literal["onnx", "torch", "aoti"]
 Run = Callable[[Tensor], Tensor]
@@ -155,18 +154,23 @@ def metadata(classifier: VideoClassifier) -> dict[str, str]:
     """What a program must know to use the exported model, as JSON texts by name.
 
     `classes`: list of names, one a logit. `scores`: `softmax` or, where a video can have several labels, `sigmoid`.
-    `preprocessing`: `num_frames`, `stride`, `sampling` and `colour` as in `Preprocessing`; `height` and `width` of a
-    frame, scaled to cover them, of which the centre is cut out; a colour value v of 0 to 255 becomes
-    (v / 255 - `mean`) / `std`. `producer`: this program and its version.
+    `preprocessing`: `num_frames`, `stride`, `sampling` and `colour` as in `Preprocessing`. A frame is scaled, by
+    `interpolation`, to cover `scaled_height` and `scaled_width` (or, without `keep_aspect`, to be of just that size);
+    its centre of `height` and `width` is cut out; a value v of 0 to 255 becomes (v / 255 - `mean`) / `std`, which are
+    lists of a number for each colour, in the order of `colour`. `producer`: this program and its version.
     """
     said = classifier.preprocessing
     _, height, width = clip_size(classifier.model, said)
+    larger = said.scaled_side / said.image_size
     about = {
         "classes": list(classifier.classes),
         "scores": "sigmoid" if classifier.model.multi_label else "softmax",
         "preprocessing": {
             "num_frames": said.num_frames, "stride": said.stride, "sampling": said.sampling, "colour": said.colour,
-            "height": height, "width": width, "mean": MEAN, "std": STD,
+            "height": height, "width": width,
+            "scaled_height": round(height * larger), "scaled_width": round(width * larger),
+            "keep_aspect": said.keep_aspect, "interpolation": said.interpolation,
+            "mean": list(said.mean), "std": list(said.std),
         },
         "producer": f"timesformer {__version__}",
     }  # fmt: skip
@@ -177,9 +181,11 @@ def _real_clip(video: str | Path, preprocessing: Preprocessing, size: tuple[int,
     """The view that `predict` takes, (1, 3, F, H, W); of frames that are no squares, cut out of a larger one."""
     _, height, width = size
     side = max(height, width)
-    views = load_views(video, Preprocessing(**{**preprocessing.to_dict(), "image_size": side}))[0]
+    if side != preprocessing.image_size:
+        preprocessing = replace(preprocessing, image_size=side, short_side=None)
+    views = load_views(video, preprocessing)[0]
     top, left = (side - height) // 2, (side - width) // 2
-    return to_clips(views[None, :, top : top + height, left : left + width])
+    return to_clips(views[None, :, top : top + height, left : left + width], preprocessing)
 
 
 def _write_onnx(module: FeaturesAndLogits, size: tuple[int, int, int], about: dict[str, str], file: Path) -> str:

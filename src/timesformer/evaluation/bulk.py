@@ -90,7 +90,9 @@ class BulkJob:
         part_of = model if self.want == "labels" else model.features
         sizes = [len(views) for views in good.values()]
         batch_size = usual_batch(classifier.preprocessing)
-        values = in_batches(model, part_of, torch.cat(list(good.values())), batch_size).split(sizes)
+        values = in_batches(model, part_of, torch.cat(list(good.values())), classifier.preprocessing, batch_size).split(
+            sizes
+        )
         found: dict[int, Row] = {}
         for number, each in zip(good, values, strict=True):
             if self.want == "features":

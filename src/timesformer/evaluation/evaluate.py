@@ -201,7 +201,7 @@ def evaluate(
 
     for _, block in itertools.groupby(good_videos(), lambda video: video[0] // size):
         indices, views = zip(*block, strict=True)
-        logits = view_logits(model, torch.cat(views), batch_size=batch_size)
+        logits = view_logits(model, torch.cat(views), preprocessing, batch_size=batch_size)
         for index, part in zip(indices, logits.split([len(each) for each in views]), strict=True):
             scores[index] = protocol.scores(part, multi_label=videos.multi_label)
 

@@ -125,7 +125,7 @@ def video_features(
         if isinstance(views, BadVideo):
             bad.append(views)
             continue
-        values = in_batches(model, model.features, views, usual_batch(preprocessing))
+        values = in_batches(model, model.features, views, preprocessing, usual_batch(preprocessing))
         found.append((index, values.mean(dim=0).numpy()))
     items = [videos.items[index] for index, _ in found]
     stacked = np.stack([values for _, values in found]) if found else np.zeros((0, 0), np.float32)

@@ -17,7 +17,8 @@ from timesformer.files import save_figure, write_csv, write_json
 from timesformer.predictor import VideoClassifier
 from timesformer.video import sampling
 from timesformer.video.decode import VideoReader
-from timesformer.video.transforms import center_crop, resize_short_side
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.transforms import center_crop
 
 _DRAWN = 8  # classes of a picture, at most
 
@@ -140,18 +141,18 @@ def timeline(
         ValueError: hop is below 1.
     """
     preprocessing = classifier.preprocessing
-    size, model = preprocessing.image_size, classifier.model
-    with VideoReader(video, short_side=size) as reader:
+    model = classifier.model
+    with VideoReader(video, short_side=preprocessing.decoded_side) as reader:
         span = max(1, round(preprocessing.num_frames * preprocessing.stride))
         indices = sampling.sliding_clips(
             len(reader), preprocessing.num_frames, preprocessing.stride, span if hop is None else hop
         )
         scores: list[Tensor] = []
         batch: list[Tensor] = []
-        for done, clip in enumerate(_clips(reader, indices, size), 1):
-            batch.append(preprocessing.colours(clip))
+        for done, clip in enumerate(_clips(reader, indices, preprocessing), 1):
+            batch.append(clip)
             if len(batch) == usual_batch(preprocessing) or done == len(indices):
-                logits = view_logits(model, torch.stack(batch))
+                logits = view_logits(model, torch.stack(batch), preprocessing)
                 scores.append(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1))
                 batch = []
                 on_clip(done, len(indices))
@@ -160,8 +161,11 @@ def timeline(
     return Timeline(str(video), classifier.classes, times, torch.cat(scores).numpy())
 
 
-def _clips(reader: VideoReader, indices: sampling.Indices, size: int) -> Iterator[Tensor]:
-    """Clips (F, S, S, 3) one after the other, each frame read once and kept for as long as a clip needs it."""
+def _clips(reader: VideoReader, indices: sampling.Indices, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """Clips (F, S, S, 3) one after the other, in the order of colours that the model takes.
+
+    Each frame is read once, and kept for as long as a clip needs it.
+    """
     kept: dict[int, Tensor] = {}
     wanted = np.unique(indices).tolist()  # in order, also where clips overlap: a decoder goes forward alone
     ahead = zip(wanted, reader.one_by_one(wanted), strict=True)
@@ -169,5 +173,6 @@ def _clips(reader: VideoReader, indices: sampling.Indices, size: int) -> Iterato
         kept = {index: frame for index, frame in kept.items() if index >= clip[0]}
         while int(clip[-1]) not in kept:
             index, picture = next(ahead)
-            kept[index] = center_crop(resize_short_side(picture[None], size), size)[0].clone()
+            frame = preprocessing.colours(preprocessing.resize(picture[None]))
+            kept[index] = center_crop(frame, preprocessing.image_size)[0].clone()
         yield torch.stack([kept[int(index)] for index in clip])

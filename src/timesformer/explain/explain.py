@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from timesformer.files import replace_file, save_figure
 from timesformer.model.timesformer import TimeSformer
 from timesformer.predictor import VideoClassifier
 from timesformer.video.decode import VideoReader
-from timesformer.video.transforms import normalize
+from timesformer.video.preprocessing import Preprocessing
 
 _FILM = 300  # frames of a film, at most
 _STRIP = 8  # frames of a strip, at most
@@ -43,6 +43,7 @@ class Explanation:
         shares: (F, H', W') of the patches, in units of an equal part: 1 is a patch's share if all had the same.
         scores: classes and scores, best first.
         method: what the shares are.
+        preprocessing: how the model saw the frames.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Explanation:
     shares: NDArray[np.float32]
     scores: list[tuple[str, float]]
     method: str
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
     def by_frame(self) -> NDArray[np.float32]:
@@ -91,16 +93,16 @@ def explain(
         more = " …" if len(classifier.classes) > 20 else ""
         raise ValueError(f"class {of!r} is not one of the model's: {', '.join(classifier.classes[:20])}{more}")
     preprocessing = classifier.preprocessing
-    with VideoReader(video, short_side=preprocessing.image_size) as reader:
+    with VideoReader(video, short_side=preprocessing.decoded_side) as reader:
         indices = PROTOCOLS["paper"].indices(preprocessing, len(reader), reader.fps, 1)[0]
     views = load_views(video, preprocessing)
-    clip = normalize(views[0])[None].to(classifier.device)
+    clip = preprocessing.normalize(views[0])[None].to(classifier.device)
     if of is None:
         shares, method = rollout(model, clip, heads=heads), "attention rollout"
     else:
         shares, method = class_relevance(model, clip, [classifier.classes.index(of)]), f"relevance for {of}"
     whole = shares[0].float().cpu()
-    scores = PROTOCOLS["paper"].scores(view_logits(model, views), multi_label=model.multi_label)
+    scores = PROTOCOLS["paper"].scores(view_logits(model, views, preprocessing), multi_label=model.multi_label)
     best = scores.topk(min(top, len(classifier.classes)))
     return Explanation(
         Path(video),
@@ -108,6 +110,7 @@ def explain(
         (whole * whole.numel() / whole.sum().clamp(min=1e-12)).numpy(),
         [(classifier.classes[i], s) for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         method,
+        preprocessing,
     )
 
 
@@ -130,12 +133,6 @@ def write_explanation(explanation: Explanation, file: Path) -> None:
         raise ValueError(f"{file}: the name must end in .mp4, .gif, .png, .svg or .pdf")
 
 
-def _seen(height: int, width: int) -> tuple[int, int, int, int]:
-    """The square in the middle of a frame that the model sees: first row and column, height, width."""
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
-
-
 def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[NDArray[np.uint8]], float]:
     """Frames from the clip's first to its last, explained, with shares in between interpolated; and their rate.
 
@@ -149,7 +146,7 @@ def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[N
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         with reader:
-            box = _seen(reader.height, reader.width)
+            box = explanation.preprocessing.seen(reader.height, reader.width)
             places = np.interp(wanted, explanation.indices, np.arange(len(explanation.indices)))
             factor = -(-_NARROWEST // reader.width)
             for frame, place in zip(reader.one_by_one(wanted.tolist()), places, strict=True):
@@ -221,7 +218,7 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     with VideoReader(explanation.path) as reader:
         frames = reader.frames(explanation.indices[shown])
         times = reader.times[explanation.indices]
-    box, top = _seen(*frames.shape[1:3]), float(explanation.shares.max())
+    box, top = explanation.preprocessing.seen(*frames.shape[1:3]), float(explanation.shares.max())
     explained = overlay(frames, torch.from_numpy(explanation.shares[shown]), top=top, box=box)
     side = 12 / len(shown)
     tall = side * frames.shape[1] / frames.shape[2]

@@ -24,7 +24,6 @@ from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import BadVideo
 from timesformer.video.decode import VideoError
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import normalize
 
 _MISTAKES = 12
 _SHOWN = 4  # frames of a mistake
@@ -200,7 +199,8 @@ def _seen(classifier: VideoClassifier, path: VideoPath) -> str:
     pictures = classifier.preprocessing.colours(views[0])
     rows = [np.concatenate(list(pictures[some].numpy()), axis=1)]
     if isinstance(classifier.model, TimeSformer):
-        shares = rollout(classifier.model, normalize(views[0])[None].to(classifier.device))[0].float().cpu()
+        clip = classifier.preprocessing.normalize(views[0])[None].to(classifier.device)
+        shares = rollout(classifier.model, clip)[0].float().cpu()
         rows.append(np.concatenate(list(overlay(pictures[some], shares[some], top=float(shares.max()))), axis=1))
     image = Image.fromarray(np.concatenate(rows, axis=0))
     image = image.resize((400, round(400 * image.height / image.width)))

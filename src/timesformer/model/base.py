@@ -74,7 +74,7 @@ class VideoConfig:
             expected = f"expected (B, {self.in_channels}, F, H, W) with B from 1 up"
             raise ValueError(f"clip of shape {tuple(clips.shape)}: {expected}")
         if not clips.is_floating_point():
-            made = "timesformer.video.transforms.normalize"
+            made = "Preprocessing.normalize"
             raise ValueError(f"clip of {clips.dtype}: expected normalised floats, as {made} gives")
 
     def replace(self: Config, **options: Any) -> Config:

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from timesformer import documents
 from timesformer.limits import limit
 from timesformer.model.attention import RELEASED
+from timesformer.model.processors import read_processor, to_processor
 from timesformer.model.tensors import WeightsError, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.ranges import Range, counts, shown
+from timesformer.video import transforms
+from timesformer.video.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -232,12 +235,16 @@ def is_huggingface(about: Any) -> bool:
     return isinstance(about, dict) and about.get("model_type") == "timesformer"
 
 
-def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
+def from_huggingface(folder: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
     """The model of transformers' `TimesformerForVideoClassification` or `TimesformerModel`.
+
+    How frames become its input is what the folder's processor files say; which frames, only our own `preprocessing` in
+    its config.json can say.
 
     Raises:
         WeightsError: the configuration lacks something, or says what no TimeSformer here has.
     """
+    source = str(folder)
     fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True}
     for name, value in fixed.items():
         if about.get(name, value) != value:
@@ -264,9 +271,18 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
         raise WeightsError(f"{source}: its config.json does not tell of its weight {beyond[0]}")
     names = tuple(labels.get(number, "") for number in range(classes))
     known = len(labels) == classes and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    own = about.get("preprocessing") or {}
+    if not isinstance(own, dict):
+        raise WeightsError(f"{source}: preprocessing={own!r} is not understood")
+    processor = read_processor(folder, model_config.patch_size)
+    if processor is None and "mean" not in own:
+        logger.warning(
+            "%s: it has no preprocessor_config.json: colours are normalised as usual, by mean %s and std %s",
+            source, transforms.MEAN, transforms.STD,
+        )  # fmt: skip
     return Stored(
         source, model_config, {**ours, **weights}, names if classes and known else None,
-        about.get("problem_type") == "multi_label_classification", about.get("preprocessing"),
+        about.get("problem_type") == "multi_label_classification", {**own, **(processor or {})} or None,
     )  # fmt: skip
 
 
@@ -300,14 +316,7 @@ def to_huggingface(model: TimeSformer) -> tuple[dict[str, Tensor], dict[str, Any
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
     }  # fmt: skip
-    side = {"height": config.image_size, "width": config.image_size}
-    preprocessor = {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True, "size": {"shortest_edge": config.image_size}, "resample": 2,
-        "do_center_crop": True, "crop_size": side,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": [0.45] * 3, "image_std": [0.225] * 3,
-    }  # fmt: skip
+    preprocessor = to_processor(Preprocessing(**{"image_size": config.image_size, **(model.preprocessing or {})}))
     weights = {_hf_name(name): value.detach().cpu().clone() for name, value in model.state_dict().items()}
     return weights, about, preprocessor
 

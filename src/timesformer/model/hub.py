@@ -92,6 +92,25 @@ def fetch_weights(source: str | Path, names: Sequence[str]) -> Path:
     return download(str(source), names)
 
 
+class MissingFile(WeightsError):
+    """A repository, or the cache of it, has none of the files."""
+
+
+def download_all(repository: str, names: Sequence[str]) -> list[Path]:
+    """Those of some files that a repository on the hub has; from the cache if the hub can't be reached.
+
+    Raises:
+        WeightsError: no such repository, or a file that is there can't be downloaded.
+    """
+    there = []
+    for name in names:
+        try:
+            there.append(download(repository, [name]))
+        except MissingFile:
+            continue
+    return there
+
+
 def download(repository: str, names: Sequence[str]) -> Path:
     """The first of some files that a repository on the hub has; from the cache if the hub can't be reached.
 
@@ -133,11 +152,11 @@ def download(repository: str, names: Sequence[str]) -> Path:
             ) from error
     wanted = " or ".join(names)
     if offline:
-        raise WeightsError(
+        raise MissingFile(
             f"{repository}: no file or folder here, nor in the cache of downloads, and {constants.ENDPOINT} "
             f"can't be reached to get {wanted}"
         )
-    raise WeightsError(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
+    raise MissingFile(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:

@@ -20,7 +20,8 @@ from timesformer.model import formats
 from timesformer.model.attention import Grid
 from timesformer.model.base import VideoConfig
 from timesformer.model.formats import Stored
-from timesformer.model.hub import CATALOGUE, download, looks_like_hub_id, published
+from timesformer.model.hub import CATALOGUE, download, download_all, looks_like_hub_id, published
+from timesformer.model.processors import PROCESSOR_FILES
 from timesformer.model.tensors import WeightsError, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 
@@ -116,6 +117,7 @@ def _read(source: str | Path, options: dict[str, Any]) -> Stored:
     if entry or looks_like_hub_id(source):
         repository = entry.repository if entry and entry.repository else str(source)
         file = download(repository, ["config.json"])
+        download_all(repository, PROCESSOR_FILES)
         return _read_folder(file.parent, download(repository, WEIGHT_FILES))
     raise WeightsError(
         f"{source}: no such file or folder, nor the id of a model on the hub (owner/name), nor one of "
@@ -141,7 +143,7 @@ def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     if isinstance(about, dict) and "model" in about:
         return formats.from_own(str(folder), read_tensors(file)[0], about)
     if formats.is_huggingface(about):
-        return formats.from_huggingface(str(folder), read_tensors(file)[0], about)
+        return formats.from_huggingface(folder, read_tensors(file)[0], about)
     kind = about.get("model_type", about.get("architecture")) if isinstance(about, dict) else None
     hint = " (an image model to start from: init_from_vit)" if kind in ("vit", "deit", "dinov2") else ""
     what = f"a {kind} model" if kind else "another program"
@@ -157,7 +159,10 @@ def with_head_of(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tens
 def preprocessing_for(config: VideoConfig, said: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """A model's preprocessing as it was `said`, at the sizes that are asked for."""
     sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
-    return {**sizes, **said, **{name: size for name, size in sizes.items() if name in overrides}}
+    fitted = {**sizes, **said, **{name: size for name, size in sizes.items() if name in overrides}}
+    if said.get("short_side") and fitted["image_size"] != (own := said.get("image_size", fitted["image_size"])):
+        fitted["short_side"] = round(said["short_side"] * fitted["image_size"] / own)
+    return fitted
 
 
 def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:

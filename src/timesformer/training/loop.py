@@ -118,7 +118,7 @@ def train(
     if recipe.activation_checkpointing and device.type == "cpu":
         give_back_freed_memory()
     torch.manual_seed(recipe.seed)
-    model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
+    model = make_model(recipe, videos, states).to(device)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     if states:
         with as_checkpoint(checkpoints(out)[0]):
@@ -199,6 +199,7 @@ def train(
             if sign or any(dues):
                 states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 states |= {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+                states["preprocessing"] = model.preprocessing
                 states["run"] = identity
                 if average:
                     states["average"] = average.state_dict()
@@ -243,12 +244,18 @@ def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, 
     return result
 
 
-def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, Any]] | None = None) -> VideoModel:
-    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as it is `known` to be."""
+def make_model(recipe: Recipe, videos: VideoList, known: Mapping[str, Any] | None = None) -> VideoModel:
+    """The model of a recipe for the classes of a list of videos.
+
+    New, from `recipe.init`, or of the architecture, configuration and preprocessing that are `known` of a checkpoint.
+    From `recipe.init` come the order and the normalisation of colours too, as the weights were trained with them;
+    which frames are taken, and of which size, are the recipe's.
+    """
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
     if known:
-        model = models.build(*known)
+        model = models.build(known["architecture"], known["config"])
+        model.preprocessing = known["preprocessing"]
     elif recipe.init:
         model = models.load(recipe.init, **options)
         _fit_head(model, videos.classes, recipe.init)
@@ -272,8 +279,10 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
         raise TrainingError(f"frozen_blocks={recipe.frozen_blocks}: only a TimeSformer's blocks can be frozen")
     model.classes = videos.classes
     model.multi_label = videos.multi_label
+    own = model.preprocessing or {}
+    colours = {name: own[name] for name in ("colour", "mean", "std") if name in own}
     model.preprocessing = Preprocessing(
-        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size
+        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size, **colours
     ).to_dict()
     model.activation_checkpointing = recipe.activation_checkpointing
     return model
