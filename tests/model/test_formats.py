@@ -94,9 +94,10 @@ def test_the_configuration_in_a_checkpoint_is_heeded(tmp_path: Path) -> None:
     state = {f"model.{name}": value for name, value in make().state_dict().items()}
     torch.save({"model_state": state, "cfg": yaml.safe_dump(cfg)}, tmp_path / "x.pyth")
     model = load_model(tmp_path / "x.pyth", **HEADS)
-    assert model.preprocessing == {"num_frames": 4, "stride": 16.0, "sampling": "clip", "image_size": 32}
+    expected = {"num_frames": 4, "stride": 16.0, "sampling": "clip", "colour": "RGB", "image_size": 32}
+    assert model.preprocessing == expected
     other = load_model(tmp_path / "x.pyth", image_size=64, **HEADS)
-    assert other.preprocessing == {"num_frames": 4, "stride": 16.0, "sampling": "clip", "image_size": 64}
+    assert other.preprocessing == {**expected, "image_size": 64}
     torch.save({"model_state": state, "cfg": "a: [b"}, tmp_path / "x.pyth")
     with pytest.raises(WeightsError, match="its cfg: is not YAML of plain values"):
         load_model(tmp_path / "x.pyth", **HEADS)
@@ -196,7 +197,9 @@ def test_to_the_released_format_and_back(attention: str, tmp_path: Path) -> None
     again = load_model(tmp_path / "model.pyth")
     assert_same_weights(model, again)
     assert again.config == model.config.replace(drop_path=0.1)
-    assert (again.classes, again.preprocessing) == (model.classes, model.preprocessing)
+    assert again.classes == model.classes
+    assert again.preprocessing is not None
+    assert Preprocessing(**again.preprocessing) == Preprocessing(**model.preprocessing)
 
 
 def test_the_preprocessing_for_hugging_face_is_ours(tmp_path: Path, transformers: Any) -> None:

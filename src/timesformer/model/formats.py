@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from timesformer import documents
 from timesformer.limits import limit
 from timesformer.model.attention import RELEASED
+from timesformer.model.hub import published_copy
 from timesformer.model.processors import read_processor, to_processor
+from timesformer.model.released_cfg import cfg_of, is_multi_label, preprocessing_of
 from timesformer.model.tensors import WeightsError, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
-from timesformer.ranges import Range, counts, shown
+from timesformer.ranges import counts, shown
 from timesformer.video import transforms
 from timesformer.video.preprocessing import Preprocessing
 
@@ -65,8 +67,8 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"):
         if name not in weights:
             raise WeightsError(f"{source}: no TimeSformer: it has no weight {name}")
-    said = _read_cfg(source, about)
     dim, channels, patch, _ = weights["patch_embed.proj.weight"].shape
+    said = _read_cfg(source, about, patch)
     depth = _count_blocks(source, weights)
     extra = {match[1] for name in weights if (match := re.match(r"blocks\.[0-9]+\.(\w+)_attn\.", name))}
     config: dict[str, Any] = {
@@ -118,7 +120,7 @@ def _image_size(source: str, patches: int, patch: int, said: dict[str, Any], opt
     raise WeightsError(f"{source}: {patches} positions are no square of patches: give image_size=(height, width)")
 
 
-def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
+def _read_cfg(source: str, about: dict[str, Any], patch: int) -> dict[str, Any]:
     """What the configuration that training wrote into a checkpoint says, as far as it bears on the model."""
     text = about.get("cfg")
     try:
@@ -127,8 +129,8 @@ def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
         raise WeightsError(f"{source}: {' '.join(str(error).split())}") from error
     if not isinstance(cfg, dict):
         return {}
-    data, model, train = (cfg.get(part) or {} for part in ("DATA", "TIMESFORMER", "TRAIN"))
-    said: dict[str, Any] = {"multi_label": (cfg.get("MODEL") or {}).get("MULTI_LABEL", False)}
+    data, model = (cfg.get(part) or {} for part in ("DATA", "TIMESFORMER"))
+    said: dict[str, Any] = {"multi_label": is_multi_label(source, data)}
     if model.get("ATTENTION_TYPE"):
         said["attention"] = model["ATTENTION_TYPE"]
     numbers = {"num_frames": (data, "NUM_FRAMES", "MAX_FRAMES"), "num_heads": (model, "NUM_HEADS", "MAX_WIDTH")}
@@ -139,13 +141,7 @@ def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
             said[ours] = section[theirs]
     if data.get("CLASS_NAMES"):
         said["classes"] = tuple(str(name) for name in data["CLASS_NAMES"])
-    if {"num_frames", "image_size"} <= said.keys() and data.get("SAMPLING_RATE"):
-        Range(0, limit("MAX_STRIDE"), above=True).check("SAMPLING_RATE", data["SAMPLING_RATE"])
-        segments = str(train.get("DATASET", "")).lower() == "ssv2"
-        said["preprocessing"] = {
-            "num_frames": said["num_frames"], "image_size": said["image_size"],
-            "stride": float(data["SAMPLING_RATE"]), "sampling": "segments" if segments else "clip",
-        }  # fmt: skip
+    said["preprocessing"] = preprocessing_of(source, cfg, patch)
     return said
 
 
@@ -157,19 +153,16 @@ def to_released(model: TimeSformer) -> dict[str, Any]:
     """
     config = model.config
     _only_released_options(config, "the released format")
+    frames, dataset = cfg_of(model.preprocessing, min(config.frame_size))
     data: dict[str, Any] = {
-        "NUM_FRAMES": config.num_frames, "TRAIN_CROP_SIZE": config.image_size, "TEST_CROP_SIZE": config.image_size,
-        "INPUT_CHANNEL_NUM": [config.in_channels],
+        "NUM_FRAMES": config.num_frames, "TRAIN_CROP_SIZE": config.image_size, **frames,
+        "INPUT_CHANNEL_NUM": [config.in_channels], "MULTI_LABEL": model.multi_label,
     }  # fmt: skip
-    dataset = "kinetics"
-    if model.preprocessing:
-        data["SAMPLING_RATE"] = model.preprocessing.get("stride", 32)
-        dataset = "ssv2" if model.preprocessing.get("sampling") == "segments" else dataset
     if model.classes:
         data["CLASS_NAMES"] = list(model.classes)
     cfg = {
         "DATA": data,
-        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit", "MULTI_LABEL": model.multi_label},
+        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit"},
         "TIMESFORMER": {"ATTENTION_TYPE": config.attention, "NUM_HEADS": config.num_heads},
         "TRAIN": {"DATASET": dataset},
     }
@@ -274,6 +267,8 @@ def from_huggingface(folder: Path, weights: dict[str, Tensor], about: dict[str, 
     own = about.get("preprocessing") or {}
     if not isinstance(own, dict):
         raise WeightsError(f"{source}: preprocessing={own!r} is not understood")
+    if "stride" not in own and "sampling" not in own:
+        own = {**(published_copy(folder, about) or {}), **own}
     processor = read_processor(folder, model_config.patch_size)
     if processor is None and "mean" not in own:
         logger.warning(

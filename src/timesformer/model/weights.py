@@ -63,8 +63,10 @@ def load_model(
     except _ODD_CONFIGURATION as error:
         raise WeightsError(f"{source}: its configuration is not understood: {error}") from error
     entry = published(source)
-    if entry and not stored.preprocessing:
-        stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
+    if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
+        raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
+    if entry:
+        stored.preprocessing = {**entry.preprocessing, **(stored.preprocessing or {})}
 
     config, weights = stored.config.replace(**overrides), stored.weights
     blank = formats.shape_of(lambda: TimeSformer(config), stored.source)
@@ -94,8 +96,6 @@ def load_model(
         model.classes = class_names(classes)
     if model.classes is not None:
         check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
-    if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
-        raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
     if stored.preprocessing:
         model.preprocessing = preprocessing_for(config, stored.preprocessing, overrides)
     return model.eval()

@@ -133,7 +133,7 @@ class Preprocessing:
 def _three_numbers(name: str, value: Any) -> Colour:
     numbers = tuple(value) if isinstance(value, list | tuple) else ()
     if len(numbers) != 3 or not all(
-        isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in numbers
+        isinstance(each, int | float) and not isinstance(each, bool) and np.isfinite(each) for each in numbers
     ):
         raise ValueError(f"{name}={value!r} must be three numbers, one for each colour")
     first, second, third = map(float, numbers)
