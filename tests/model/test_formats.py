@@ -361,14 +361,23 @@ def test_what_shapes_do_not_tell_a_configuration_may(tmp_path: Path) -> None:
         load_model(tmp_path / "checkpoint.pt")
 
 
-def test_another_head_is_new_and_extras_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state = {**make().state_dict(), "extra.weight": torch.zeros(1)}
+def test_another_head_is_new_and_parts_of_other_tasks_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {**make().state_dict(), "mask_token": torch.zeros(1)}
     torch.save(state, tmp_path / "x.pyth")
     with caplog.at_level(logging.WARNING):
         model = load_model(tmp_path / "x.pyth", head_hidden_dim=8, **HEADS)
     assert model(torch.randn(1, 3, 4, 32, 32)).shape == (1, 5)
     assert "head not loaded: its hidden layer is 0 wide, not 8" in caplog.text
-    assert "extra.weight not loaded: the model has no place for it" in caplog.text
+    assert "mask_token not loaded: the model has no place for it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["register_tokens", "norm_pre.weight", "fc_norm.weight", "extra.weight"])
+def test_weights_that_would_be_left_out_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    torch.save({**make().state_dict(), name: torch.zeros(1)}, tmp_path / "x.pyth")
+    with pytest.raises(WeightsError, match=rf"x\.pyth: the model has no place for its {name}"):
+        load_model(tmp_path / "x.pyth", **HEADS)
 
 
 def test_class_names_must_fit(tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
+# Weights beside a Transformer's own that its features do not depend on: heads, and parts of other tasks of training.
+_OTHER_TASKS = re.compile(
+    r"(head|head_dist|pre_logits|fc|classifier|pooler|lm_head|decoder\w*|(embeddings\.)?mask_token)(\.|$)"
+)
+
+
+def is_of_another_task(name: str) -> bool:
+    """Whether a model's features are the same without this weight; for any other that has no place in it they differ."""
+    return _OTHER_TASKS.match(name) is not None
+
+
 def without_prefix(weights: dict[str, Tensor], key: str = "cls_token") -> dict[str, Tensor]:
     """The weights without what comes before `key` in their names, such as `model.` or `module.backbone.`."""
     prefix = next((name[: -len(key)] for name in weights if _is_named(name, key)), "")

@@ -22,7 +22,7 @@ from timesformer.model.base import VideoConfig
 from timesformer.model.formats import Stored
 from timesformer.model.hub import CATALOGUE, download, download_all, looks_like_hub_id, published
 from timesformer.model.processors import PROCESSOR_FILES
-from timesformer.model.tensors import WeightsError, read_tensors
+from timesformer.model.tensors import WeightsError, is_of_another_task, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def load_model(
         weights = with_head_of(blank, weights)
     for name in sorted(weights.keys() - blank.state_dict().keys()):
         if not name.startswith(("blocks.", "head.")):
+            if not is_of_another_task(name):
+                raise WeightsError(f"{stored.source}: the model has no place for its {name}")
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
             del weights[name]
     for name in ("pos_embed", "time_embed"):
