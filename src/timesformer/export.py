@@ -102,7 +102,8 @@ def export_model(
     Raises:
         ExportError: the format can't hold the model, a compiler is missing, or the logits differ by more.
         ImportError: the extra is not installed.
-        ValueError: a format or a file name that is not as above, a model that was rewritten for inference.
+        ValueError: a format or a file name that is not as above, a model that was rewritten for inference, or a
+            TimeSformer with layers that are not plain (adapters, hooks), by their name.
         VideoError: one of the videos can't be read.
     """
     file = Path(file)

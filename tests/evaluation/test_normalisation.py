@@ -17,11 +17,12 @@ import pytest
 import torch
 
 import timesformer
-from timesformer.evaluation.features import video_features
+from timesformer.evaluation.bulk import BulkJob, run_bulk
+from timesformer.evaluation.features import embed, video_features
 from timesformer.evaluation.timeline import timeline
 from timesformer.explain.explain import explain
 from timesformer.export import metadata
-from timesformer.predictor import VideoClassifier
+from timesformer.predictor import ClassifierSource, VideoClassifier
 from timesformer.training.checkpoint import load_checkpoint
 from timesformer.training.loop import make_model, train
 from timesformer.training.order import load_batches
@@ -155,3 +156,33 @@ def test_what_the_crop_shows_of_a_frame() -> None:
     assert USUAL.seen(60, 90) == (0, 15, 60, 60)
     assert replace(USUAL, short_side=40).seen(60, 90) == (6, 21, 48, 48)  # 32 of 40
     assert replace(USUAL, short_side=40, keep_aspect=False).seen(60, 90) == (6, 9, 48, 72)
+
+
+def test_a_job_does_not_go_on_with_another_model(pair: Any, videos: VideoList, tmp_path: Path) -> None:
+    """Nor one that was loaded with other options: same weights, other answers."""
+    model = pair[0].model
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        embed(model, videos, OWN, tmp_path / "f.safetensors", workers=0, on_video=stop)
+    model.save_pretrained(tmp_path / "own")
+    other = timesformer.load_model(tmp_path / "own", num_heads=2)
+    with pytest.raises(ValueError, match="parts for other videos or views, or by another model"):
+        embed(other, videos, OWN, tmp_path / "f.safetensors", workers=0)
+    embed(model, videos, OWN, tmp_path / "f.safetensors", workers=0)  # and with the same it does
+
+
+def test_nor_does_a_job_of_labels(pair: Any, videos: VideoList, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    pair[0].model.save_pretrained(tmp_path / "own")
+    paths = tuple(item.path for item in videos.items[:2])
+    for options in ({}, {"num_heads": 2}):
+        job = BulkJob(ClassifierSource(tmp_path / "own", options=options), paths, "labels", workers=1)
+        if not options:
+            run_bulk(job, tmp_path / "out")
+            (tmp_path / "out" / "part-000000.parquet").unlink()
+            continue
+        with pytest.raises(ValueError, match="other videos, another model or other views"):
+            run_bulk(job, tmp_path / "out")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,10 +201,17 @@ class FrozenModel(VideoModel):
 
 
 def digest(model: VideoModel) -> str:
-    """A name for a model by its classes and weights, or what it was prepared from and how: others have another."""
+    """A name for a model by all that makes its answers: weights, configuration, preprocessing, classes and scores.
+
+    One that was prepared has that of the model it was made from, and how. Models that differ in any of it have others.
+    """
     if isinstance(model, FrozenModel) and model.made_of:
         return model.made_of
-    sha = hashlib.sha256(repr(model.classes).encode())
+    about = {
+        "architecture": model.architecture, "model": dataclasses.asdict(model.config), "classes": model.classes,
+        "multi_label": model.multi_label, "preprocessing": model.preprocessing,
+    }  # fmt: skip
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())  # JSON: as it is, or as stored
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode())
         sha.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())

@@ -127,7 +127,7 @@ _OTHER_TASKS = re.compile(
 
 
 def is_of_another_task(name: str) -> bool:
-    """Whether a model's features are the same without this weight; for any other that has no place in it they differ."""
+    """Whether a model's features are the same without this weight, as they are not without others."""
     return _OTHER_TASKS.match(name) is not None
 
 
