@@ -125,7 +125,7 @@ def test_what_is_not_plain_is_refused_by_name(name: str, change: Callable[[Any],
 def test_so_is_it_whatever_it_is_prepared_for(options: dict[str, Any]) -> None:
     model = make()
     _in_place(LoRA, "blocks.0.attn.qkv")(model)
-    with pytest.raises(ValueError, match=r"blocks\.0\.attn\.qkv: LoRA"):
+    with pytest.raises(ValueError, match=r"blocks\.0\.attn\.qkv: tests\.model\.test_plain\.LoRA"):
         timesformer.prepare(model, **options)
 
 

@@ -26,6 +26,7 @@ import timesformer
 from timesformer.training.loop import Report, StepOrder, TrainingError, make_model, train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
 
 TINY = [
@@ -106,13 +107,7 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     model = timesformer.load_model(out)
     assert model.classes == read_videos(videos, "train").classes
-    assert model.preprocessing == {
-        "num_frames": 4,
-        "stride": 32.0,
-        "sampling": "segments",
-        "image_size": 32,
-        "colour": "RGB",
-    }
+    assert model.preprocessing == Preprocessing(4, 32.0, "segments", 32, "RGB").to_dict()
     assert load_recipe(str(out / "recipe.yaml")) == recipe("validate_every=1")
     with pytest.raises(TrainingError, match="holds a run already"):
         train(read_videos(videos, "train"), out, recipe())

@@ -35,7 +35,7 @@ def _problems(model: TimeSformer) -> Iterator[tuple[str, str]]:
     layers = dict(model.named_modules(remove_duplicate=False))
     for name, layer in layers.items():
         if name not in plain:
-            yield name, f"{type(layer).__name__}, where the configuration makes nothing"
+            yield name, f"{_described(layer)}, where the configuration makes nothing"
         elif (found := _described(layer)) != (expected := _described(plain[name])):
             yield name, f"{found}, where the configuration makes {expected}"
         if layer._forward_hooks or layer._forward_pre_hooks:
@@ -52,5 +52,7 @@ def _described(layer: nn.Module) -> str:
     kind: type[nn.Module] = nn.Linear if type(layer) is Linear else type(layer)
     if kind in (nn.Dropout, DropPath):  # which do nothing in inference
         return kind.__name__
+    own = kind.__module__.startswith(("torch.", "timesformer."))
+    name = kind.__name__ if own else f"{kind.__module__}.{kind.__qualname__}"
     details = f"{layer.num_heads} heads" if isinstance(layer, Attention) else layer.extra_repr()
-    return f"{kind.__name__}({details})"
+    return f"{name}({details})"
