@@ -12,17 +12,16 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from timesformer.video.frame_folder import FrameFolder, list_images
+from timesformer.video.orientation import Orientation
 from timesformer.video.packets import UNKNOWN, FrameTable, Sieve, read_table
 from timesformer.video.shards import PackedVideo, VideoPath, find_packed
 
@@ -345,27 +344,18 @@ class _Converter:
         self._reformatter = VideoReformatter()  # shared: setting one up costs more than using it
         shorter = min(first.width, first.height)
         target = min(shorter, short_side or shorter)
-        self._size = round(first.width * target / shorter), round(first.height * target / shorter)
-        self.height, self.width, _ = self(first).shape
+        sides = round(first.width * target / shorter), round(first.height * target / shorter)
+        self.width, self.height = sides[::-1] if Orientation.of(first).swaps_axes else sides
+        self(first)  # what cannot be converted is refused now
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """(H, W, 3) uint8."""
         has_alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         layout = "rgba" if has_alpha else "rgb24"
-        scaled = self._reformatter.reformat(frame, *self._size, layout, interpolation=Interpolation.BILINEAR, threads=1)
+        orientation = Orientation.of(frame)
+        size = (self.height, self.width) if orientation.swaps_axes else (self.width, self.height)
+        scaled = self._reformatter.reformat(frame, *size, layout, interpolation=Interpolation.BILINEAR, threads=1)
         picture = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
         if has_alpha:  # over black
             picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] // 255).astype(np.uint8)
-        return np.ascontiguousarray(_upright(picture, frame))
-
-
-def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Apply the display matrix, (x, y) -> (a x + c y, b x + d y), rounded to quarter turns and mirrors."""
-    # Not frame.side_data: that would be in a cycle with the frame and keep its pixels until the garbage is collected.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    if matrix is None:
-        return picture
-    a, b, _, c, d, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
-    if abs(a) < abs(b):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        return np.ascontiguousarray(orientation.upright(picture))
