@@ -16,7 +16,6 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from timesformer.video.frame_folder import FrameFolder, list_images
 from timesformer.video.orientation import Orientation
 from timesformer.video.packets import UNKNOWN, FrameTable, Sieve, read_table
 from timesformer.video.shards import PackedVideo, VideoPath, find_packed
+from timesformer.video.streams import find_film, video_streams
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -59,9 +59,10 @@ def is_video_path(path: str | Path) -> bool:
 class VideoReader:
     """The frames of one video file, GIF, or folder of images (jpg or png, in natural order, taken at 30 fps).
 
-    Pixels are 8-bit RGB and taken as square; rotation and mirroring that the file asks for are applied; what
-    is transparent is black. Pictures whose size differs from the first one's are scaled to it. A file that is
-    cut off ends with its last decodable frame. A reader serves one thread.
+    Of several video streams the film is read, not its thumbnail or preview: see `streams.find_film`. Pixels are 8-bit
+    RGB and taken as square; rotation and mirroring that the file asks for are applied; what is transparent is black.
+    Pictures whose size differs from the first one's are scaled to it. A file that is cut off ends with its last
+    decodable frame. A reader serves one thread.
 
     Args:
         path: the video file or folder, or a video in a shard.
@@ -169,6 +170,7 @@ class _File:
     def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
+        self._film: int | None = None
         self._table = FrameTable.of()
         self._rewind()
         table = read_table(self._container, self._stream)
@@ -193,15 +195,14 @@ class _File:
 
     def _rewind(self) -> None:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
-        self.close()
-        self._container = self._opened.enter_context(self._open())
-        if self._container.format.name in _LISTS:
-            raise OSError("is a list of other files, not a video")
-        # Streams that are no videos: a song's cover picture; a text, which FFmpeg would draw as letters.
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams or self._container.format.name == "tty":
-            raise OSError("holds no video")
-        self._stream = streams[0]
+        self._reopen()
+        if self._film is None:
+            self._film = find_film(self._container)
+            if self._film is None or self._container.format.name == "tty":  # a text, which FFmpeg would draw as letters
+                raise OSError("holds no video")
+            if len(video_streams(self._container)) > 1:  # it may have been read to its end to find the film
+                self._reopen()
+        self._stream = self._container.streams[self._film]
         if self._stream.codec_context is None:
             raise OSError("its video codec is not one that can be decoded here")
         codec = self._stream.codec_context
@@ -209,6 +210,12 @@ class _File:
         codec.thread_type = "NONE" if codec.thread_count == 1 else "AUTO"
         self._position, self._sought = 0, False
         self._start()
+
+    def _reopen(self) -> None:
+        self.close()
+        self._container = self._opened.enter_context(self._open())
+        if self._container.format.name in _LISTS:
+            raise OSError("is a list of other files, not a video")
 
     def _start(self) -> None:
         """Decode from where the demuxer is."""
