@@ -7,11 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import av
-from av.stream import Disposition
 
 from timesformer.video.benchmarks import benchmark_entries
 from timesformer.video.datasets import (
@@ -24,6 +24,8 @@ from timesformer.video.datasets import (
 )
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.shards import PackedVideo, VideoPath, read_shards
+from timesformer.video.streams import find_film
+from timesformer.video.truncation import shortfall
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
@@ -37,7 +39,6 @@ Kind = Literal[
     "duplicate",  # the same content as another video of the data, or named twice
 ]
 _QUANTITIES = ("frames", "height", "width", "fps")
-_SHARE_KEPT = 0.9  # of the promised frames or seconds; headers are often off by a little
 
 
 @dataclass(frozen=True)
@@ -265,34 +266,20 @@ def _inspect(path: VideoPath) -> _Facts:
 def _has_only_sound(path: VideoPath) -> bool:
     try:
         with _opened(path) as container:
-            return bool(container.streams.audio) and not _video_streams(container)
+            return bool(container.streams.audio) and find_film(container) is None
     except (av.FFmpegError, OSError, ValueError):
         return False
 
 
 def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
-    """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
+    """How the frames that were decoded fall short of what the file promises; "" if they do not."""
     if isinstance(path, Path) and path.is_dir():
         return ""
-    with _opened(path) as container:
-        stream = _video_streams(container)[0]
-        if stream.duration and stream.time_base:
-            promised_seconds = float(stream.duration * stream.time_base)
-        else:  # Matroska states the length of the whole alone
-            promised_seconds = (container.duration or 0) / av.time_base
-        if frames < _SHARE_KEPT * stream.frames - 1:
-            return f"only {frames} of {stream.frames} frames decode"
-    if seconds < _SHARE_KEPT * promised_seconds - 0.5:
-        return f"only {seconds:.1f} s of {promised_seconds:.1f} s decode"
-    return ""
+    return shortfall(partial(_opened, path), frames, seconds)
 
 
 def _opened(path: VideoPath) -> av.container.InputContainer:
     return av.open(f"file:{path}" if isinstance(path, Path) else path.open(), "r", metadata_errors="replace")
-
-
-def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def _digest(path: VideoPath) -> str:
