@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.video.test_decode import write_video
-from timesformer.video import pictures, synthetic
+from timesformer.video import orientation, pictures, synthetic
 from timesformer.video.check import check_videos
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.shards import PackedVideo
@@ -279,16 +279,16 @@ def test_frames_that_are_turned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> N
     picture = np.zeros((4, 8, 3), np.uint8)
     picture[:, :4] = 200  # its left half is bright
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-    matrix: list[tuple[int, int, int, int] | None] = [None]
-    monkeypatch.setattr(pictures, "_display_matrix", lambda _: matrix[0])
+    matrix: list[np.ndarray | None] = [None]
+    monkeypatch.setattr(orientation, "_display_matrix", lambda _: matrix[0])
     converter = pictures.Converter(frame, None)
     assert np.array_equal(converter(frame), picture)
-    matrix[0] = (0, 65536, -65536, 0)  # (x, y) -> (-y, x): a quarter clockwise
+    matrix[0] = np.array([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30], np.int32)  # (x, y) -> (-y, x): a quarter clockwise
     turned = converter(frame)
     assert turned.shape == (4, 8, 3)
     assert (turned[0] == 200).all(), "the left is above"
     assert (turned[-1] == 0).all()
-    matrix[0] = (0, 0, 0, 0)  # means nothing
+    matrix[0] = np.zeros(9, np.int32)  # means nothing
     assert np.array_equal(converter(frame), picture)
 
 

@@ -22,7 +22,7 @@ from av.video.frame import PictureType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from timesformer.video import decode, synthetic
+from timesformer.video import decode, packets, synthetic
 from timesformer.video.decode import VideoError, VideoReader, is_video_path
 
 READABLE = [
@@ -384,7 +384,7 @@ def test_frames_that_nothing_depends_on_are_not_decoded(made: Path, monkeypatch:
 )
 def test_packets_that_nothing_depends_on(packet: str, extradata: str, alone: bool) -> None:
     made = av.Packet(bytes.fromhex(packet)) if packet else av.Packet(0)
-    assert decode._is_alone(made, bytes.fromhex(extradata)) is alone  # type: ignore[arg-type]
+    assert packets._is_alone(made, bytes.fromhex(extradata)) is alone  # type: ignore[arg-type]
 
 
 def test_a_recording_that_begins_between_keyframes_is_not_decoded_to_be_opened(

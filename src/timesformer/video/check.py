@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,7 +15,7 @@ import av
 
 from timesformer.memory import limit_memory
 from timesformer.video.benchmarks import benchmark_entries
-from timesformer.video.container import check_regular, opened, video_streams
+from timesformer.video.container import check_regular, opened
 from timesformer.video.datasets import (
     DataError,
     Entry,
@@ -26,6 +27,8 @@ from timesformer.video.datasets import (
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.frame_folder import list_images
 from timesformer.video.shards import PackedVideo, VideoPath, read_shards
+from timesformer.video.streams import find_film
+from timesformer.video.truncation import shortfall
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
@@ -39,7 +42,6 @@ Kind = Literal[
     "duplicate",  # the same content as another video of the data, or named twice
 ]
 _QUANTITIES = ("frames", "height", "width", "fps")
-_SHARE_KEPT = 0.9  # of the promised frames or seconds; headers are often off by a little
 
 
 @dataclass(frozen=True)
@@ -267,26 +269,16 @@ def _inspect(path: VideoPath) -> _Facts:
 def _has_only_sound(path: VideoPath) -> bool:
     try:
         with opened(path) as container:
-            return bool(container.streams.audio) and not video_streams(container)
+            return bool(container.streams.audio) and find_film(container) is None
     except (av.FFmpegError, OSError, ValueError):
         return False
 
 
 def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
-    """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
+    """How the frames that were decoded fall short of what the file promises; "" if they do not."""
     if isinstance(path, Path) and path.is_dir():
         return ""
-    with opened(path) as container:
-        stream = video_streams(container)[0]
-        if stream.duration and stream.time_base:
-            promised_seconds = float(stream.duration * stream.time_base)
-        else:  # Matroska states the length of the whole alone
-            promised_seconds = (container.duration or 0) / av.time_base
-        if frames < _SHARE_KEPT * stream.frames - 1:
-            return f"only {frames} of {stream.frames} frames decode"
-    if seconds < _SHARE_KEPT * promised_seconds - 0.5:
-        return f"only {seconds:.1f} s of {promised_seconds:.1f} s decode"
-    return ""
+    return shortfall(partial(opened, path), frames, seconds)
 
 
 def _digest(path: VideoPath) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.stream import Disposition
 
 from timesformer.limits import limit
 from timesformer.video.shards import PackedVideo, VideoPath
@@ -122,11 +121,6 @@ def check_count(frames: int, most: int | None = None) -> None:
     """Raise OSError if a video has more frames than the limit."""
     if frames > (most := most or limit("MAX_VIDEO_FRAMES")):
         raise OSError(f"has more than {most} frames, the most that are allowed (TIMESFORMER_MAX_VIDEO_FRAMES)")
-
-
-def video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    """The streams that are videos, not the cover picture of a song."""
-    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def _what_else(file: Any) -> str:

@@ -8,10 +8,8 @@ in order instead: slower, never wrong.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from timesformer.limits import OUT_OF_MEMORY, limit
-from timesformer.video.container import check_count, check_size, decoder_options, opened, video_streams
+from timesformer.video.container import check_count, check_size, decoder_options, opened
 from timesformer.video.frame_folder import FrameFolder, holds_images
+from timesformer.video.packets import UNKNOWN, FrameTable, Sieve, read_table
 from timesformer.video.pictures import Converter
 from timesformer.video.shards import PackedVideo, VideoPath, find_packed, without_credentials
+from timesformer.video.streams import find_film, video_streams
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -39,11 +39,7 @@ _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of
 _WORTH_PROBING = 2**24  # pixels; of larger frames, which are kept in memory meanwhile, only one is
 _WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
-_UNKNOWN = -1  # position after a seek, until a keyframe tells it
-_SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
 _SLOWEST, _FASTEST = 1e-5, 1e6  # frames a second: of time lapses, one a day; of high-speed cameras
-_ALL = range(2**62)
-_SLICES = range(1, 6)  # types of H.264 units that are parts of a picture
 
 
 class VideoError(Exception):
@@ -65,9 +61,10 @@ def is_video_path(path: str | Path) -> bool:
 class VideoReader:
     """The frames of one video file, GIF, or folder of images (jpg or png, in natural order, taken at 30 fps).
 
-    Pixels are 8-bit RGB and taken as square; rotation and mirroring that the file asks for are applied; what
-    is transparent is black. Pictures whose size differs from the first one's are scaled to it. A file that is
-    cut off ends with its last decodable frame. A reader serves one thread.
+    Of several video streams the film is read, not its thumbnail or preview: see `streams.find_film`. Pixels are 8-bit
+    RGB and taken as square; rotation and mirroring that the file asks for are applied; what is transparent is black.
+    Pictures whose size differs from the first one's are scaled to it. A file that is cut off ends with its last
+    decodable frame. A reader serves one thread.
 
     Args:
         path: the video file or folder, or a video in a shard.
@@ -174,42 +171,6 @@ class VideoReader:
         self.close()
 
 
-@dataclass(frozen=True)
-class _Table:
-    """What packets tell of their frames without being decoded, in order of presentation; arrays, for long videos.
-
-    Attributes:
-        pts: when each is shown, in units of the stream's time base; sorted.
-        dts: when it is decoded.
-        is_key: whether it needs no frame before it.
-        is_alone: whether no other frame is predicted from it.
-    """
-
-    pts: NDArray[np.int64]
-    dts: NDArray[np.int64]
-    is_key: NDArray[np.bool_]
-    is_alone: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, rows: Sequence[int] | array[int] = ()) -> _Table:
-        """A table of the four values of each frame, one frame after the other, in any order."""
-        pts, dts, is_key, is_alone = np.array(rows, np.int64).reshape(-1, 4).T
-        order = np.argsort(pts, kind="stable")
-        return cls(pts[order], dts[order], is_key[order].astype(bool), is_alone[order].astype(bool))
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    def since(self, first: int) -> _Table:
-        """Without the frames before one."""
-        return _Table(self.pts[first:], self.dts[first:], self.is_key[first:], self.is_alone[first:])
-
-    def place(self, pts: int | None) -> int:
-        """The index of the frame that is shown at a time."""
-        place = len(self) if pts is None else int(self.pts.searchsorted(pts))
-        return place if place < len(self) and self.pts[place] == pts else _UNKNOWN
-
-
 class _File:
     """The video stream of a file. Every failure is an OSError that gives the reason, not the file."""
 
@@ -221,20 +182,22 @@ class _File:
     def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
-        self._table = _Table.of()
+        self._film: int | None = None
+        self._table = FrameTable.of()
         self._rewind()
-        table = self._read_table()
+        table = read_table(self._container, self._stream)
         self._rewind()
         self._head = self._probe()
-        self._table = self._proven(table)
-        self._sieve.use(self._table)
+        self._table = FrameTable.of() if table.is_spliced else self._proven(table)
         times: list[int | None] = self._table.pts.tolist()
         if not times:  # find out the hard way
             self._rewind()
             times = [frame.pts for _, frame in zip(range(limit("MAX_VIDEO_FRAMES") + 1), self._decoder, strict=False)]
             check_count(len(times))
+            self._table = table.only(times) if table.is_spliced else FrameTable.of()
             self._rewind()
             self._head = self._probe()
+        self._sieve.use(self._table)
         if not times:
             raise OSError(
                 "not one frame of it can be decoded; the file is damaged or cut off, or a frame has more than "
@@ -254,12 +217,14 @@ class _File:
 
     def _rewind(self) -> None:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
-        self.close()
-        self._container = self._opened.enter_context(opened(self._path))
-        streams = video_streams(self._container)
-        if not streams:
-            raise OSError("holds no video")
-        self._stream = streams[0]
+        self._reopen()
+        if self._film is None:
+            self._film = find_film(self._container)
+            if self._film is None:
+                raise OSError("holds no video")
+            if len(video_streams(self._container)) > 1:  # it may have been read to its end to find the film
+                self._reopen()
+        self._stream = self._container.streams[self._film]
         if self._stream.codec_context is None:
             raise OSError("its video codec is not one that can be decoded here")
         codec = self._stream.codec_context
@@ -270,9 +235,13 @@ class _File:
         self._position, self._sought = 0, False
         self._start()
 
+    def _reopen(self) -> None:
+        self.close()
+        self._container = self._opened.enter_context(opened(self._path))
+
     def _start(self) -> None:
         """Decode from where the demuxer is."""
-        self._sieve = _Sieve(self._table)
+        self._sieve = Sieve(self._table)
         self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
 
     def close(self) -> None:
@@ -284,45 +253,17 @@ class _File:
 
     __del__ = close  # also of a reader that nobody closed
 
-    def _read_table(self) -> _Table:
-        """The table of all frames, from the packets alone; empty where they cannot tell."""
-        codec, rows = self._stream.codec_context.name, array("q")
-        most_frames, most_bytes = limit("MAX_VIDEO_FRAMES"), limit("MAX_PACKET_BYTES")
-        extradata = self._stream.codec_context.extradata if codec == "h264" else None
-        try:
-            for packet in self._container.demux(self._stream):
-                if not packet.size or packet.is_discard:  # the stream's end; cut away by an edit list
-                    continue
-                if packet.size > most_bytes:
-                    raise OSError(
-                        f"has a frame of {packet.size} bytes, more than {most_bytes} (TIMESFORMER_MAX_PACKET_BYTES)"
-                    )
-                if codec == "vp8" and not memoryview(packet)[0] & 0x10:  # a reference that is never shown
-                    continue
-                dropped = codec == "mpeg4" and packet.size < _SMALLEST_PICTURE
-                if packet.pts is None or packet.is_corrupt or dropped:
-                    return _Table.of()
-                dts = packet.pts if packet.dts is None else packet.dts
-                alone = not packet.is_keyframe and _is_alone(packet, extradata)
-                rows.extend((packet.pts, dts, packet.is_keyframe, alone))
-                check_count(len(rows) // 4, most_frames)
-        except MemoryError:
-            raise
-        except av.FFmpegError:  # the file is cut off
-            return _Table.of()
-        return _Table.of(rows)
-
-    def _proven(self, table: _Table) -> _Table:
+    def _proven(self, table: FrameTable) -> FrameTable:
         """The table from the first frame that decodes on; empty if it proves wrong."""
         head = [frame.pts for frame in self._head]
         # AVI stores no presentation times; the demuxer's guesses fail where frames are reordered.
         guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-        first = table.place(head[0]) if head else _UNKNOWN  # a recording may begin between keyframes
-        if guessed or first == _UNKNOWN or (np.diff(table.pts) == 0).any():
-            return _Table.of()
+        first = table.place(head[0]) if head else UNKNOWN  # a recording may begin between keyframes
+        if guessed or first == UNKNOWN or (np.diff(table.pts) == 0).any():
+            return FrameTable.of()
         is_large = self._head[0].width * self._head[0].height > _WORTH_PROBING
         expected = table.pts[first : first + (1 if is_large else _PROBED_FRAMES)].tolist()
-        return table.since(first) if head == expected else _Table.of()
+        return table.since(first) if head == expected else FrameTable.of()
 
     def _clock(self, pts: list[int | None]) -> tuple[float, NDArray[np.float64]]:
         """Frame rate and times; a stream without times is taken to be regular."""
@@ -373,7 +314,7 @@ class _File:
         yield
 
     def _seek(self, time: int) -> None:
-        self._position, self._sought, self._decoder = _UNKNOWN, True, iter(())
+        self._position, self._sought, self._decoder = UNKNOWN, True, iter(())
         try:
             self._container.seek(time, stream=self._stream)
         except av.FFmpegError:
@@ -383,12 +324,12 @@ class _File:
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Decode until the frame at ``index``; None if it is missing or if a seek went wrong."""
         for frame in self._decoder:
-            if self._position == _UNKNOWN and not frame.key_frame:
+            if self._position == UNKNOWN and not frame.key_frame:
                 continue  # shown before the keyframe, and predicted from what the seek skipped
             place = self._table.place(frame.pts) if len(self._table) else self._position
             if self._sought and not self._may_follow(place):
                 return None
-            if place == _UNKNOWN:
+            if place == UNKNOWN:
                 continue
             self._position = place + 1
             if place >= index:
@@ -397,8 +338,8 @@ class _File:
 
     def _may_follow(self, place: int) -> bool:
         """Whether the frame there may be the next one: none is lacking but those that were skipped."""
-        if place == _UNKNOWN or self._position == _UNKNOWN:
-            return place != _UNKNOWN
+        if place == UNKNOWN or self._position == UNKNOWN:
+            return place != UNKNOWN
         return place == self._position or self._sieve.has_skipped(self._position, place)
 
 
@@ -407,54 +348,6 @@ def _plausible(fps: float) -> float:
     if not _SLOWEST <= fps <= _FASTEST:
         raise OSError(f"has {fps:g} frames a second by its times; {_SLOWEST:g} to {_FASTEST:g} are allowed")
     return fps
-
-
-def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> bool:
-    """Whether an H.264 packet says that no frame is predicted from it; False where it does not tell.
-
-    Its units are each preceded by their length, in as many bytes as the extradata of such files (avcC) say.
-    """
-    if not extradata or len(extradata) < 7 or extradata[0] != 1:
-        return False
-    data, place, width = memoryview(packet), 0, (extradata[4] & 3) + 1
-    while place + width < len(data):
-        start = place + width
-        length = int.from_bytes(data[place:start], "big")
-        if not 1 <= length <= len(data) - start:  # it is laid out in another way
-            return False
-        if data[start] & 31 in _SLICES:
-            return not data[start] >> 5 & 3
-        place = start + length
-    return False
-
-
-class _Sieve:
-    """Keeps from a decoder the packets of frames that are not wanted and that nothing depends on.
-
-    Attributes:
-        wanted: the indices of frames that are.
-        skipped: whether each frame is one that the decoder was not given.
-    """
-
-    def __init__(self, table: _Table) -> None:
-        self.wanted: Collection[int] = _ALL
-        self.use(table)
-
-    def use(self, table: _Table) -> None:
-        """Go by another table from here on."""
-        self._table, self.skipped = table, np.zeros(len(table), bool)
-
-    def has_skipped(self, first: int, end: int) -> bool:
-        """Whether the decoder was given none of one or more frames."""
-        return first < end <= len(self.skipped) and bool(self.skipped[first:end].all())
-
-    def __call__(self, packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.Packet[av.VideoStream]]:
-        for packet in packets:
-            place = self._table.place(packet.pts)
-            if place == _UNKNOWN or not self._table.is_alone[place] or place in self.wanted:
-                yield packet
-            else:
-                self.skipped[place] = True
 
 
 def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:

@@ -11,8 +11,9 @@ import av
 import numpy as np
 
 from timesformer.limits import limit
-from timesformer.video.container import check_count, check_regular, check_size, decoder_options, opened, video_streams
+from timesformer.video.container import check_count, check_regular, check_size, decoder_options, opened
 from timesformer.video.shards import FilePart
+from timesformer.video.streams import video_streams
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 

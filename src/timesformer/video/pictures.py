@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import av
 import numpy as np
-from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from timesformer.limits import limit
 from timesformer.video.container import check_size
+from timesformer.video.orientation import Orientation
 
 _ROWS_AT_ONCE = 2**22  # pixels of a transparent picture that are laid over black at a time
 
@@ -34,18 +32,18 @@ class Converter:
         target = min(shorter, short_side or shorter)
         self.largest = _scaled_pixels(first.width, first.height, short_side or shorter)
         width, height = round(first.width * target / shorter), round(first.height * target / shorter)
-        self.width, self.height = (height, width) if _is_turned(_display_matrix(first)) else (width, height)
+        self.width, self.height = (height, width) if Orientation.of(first).swaps_axes else (width, height)
 
     def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """(H, W, 3) uint8."""
         check_size(frame.width, frame.height)
         has_alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
         layout = "rgba" if has_alpha else "rgb24"
-        matrix = _display_matrix(frame)  # which may be another for each frame
-        size = (self.height, self.width) if _is_turned(matrix) else (self.width, self.height)
+        orientation = Orientation.of(frame)  # which may be another for each frame
+        size = (self.height, self.width) if orientation.swaps_axes else (self.width, self.height)
         scaled = self._reformatter.reformat(frame, *size, layout, interpolation=Interpolation.BILINEAR, threads=1)
         picture = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-        return np.ascontiguousarray(_upright(_over_black(picture) if has_alpha else picture, matrix))
+        return np.ascontiguousarray(orientation.upright(_over_black(picture) if has_alpha else picture))
 
 
 def _scaled_pixels(width: int, height: int, short_side: int) -> int:
@@ -69,28 +67,3 @@ def _over_black(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         part = picture[top : top + rows]
         result[top : top + rows] = part[..., :3].astype(np.uint16) * part[..., 3:] // 255
     return result
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
-    """(a, b, c, d) of (x, y) -> (a x + c y, b x + d y), which a file may ask for."""
-    # Not frame.side_data: that would be in a cycle with the frame and keep its pixels until the garbage is collected.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    if matrix is None:
-        return None
-    numbers = np.frombuffer(matrix, dtype=np.int32).tolist()
-    return (numbers[0], numbers[1], numbers[3], numbers[4]) if len(numbers) >= 5 else None
-
-
-def _is_turned(matrix: tuple[int, int, int, int] | None) -> bool:
-    """Whether height and width change places."""
-    return matrix is not None and abs(matrix[0]) < abs(matrix[1])
-
-
-def _upright(picture: NDArray[np.uint8], matrix: tuple[int, int, int, int] | None) -> NDArray[np.uint8]:
-    """Apply a display matrix, rounded to quarter turns and mirrors."""
-    if matrix is None:
-        return picture
-    a, b, c, d = matrix
-    if _is_turned(matrix):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
