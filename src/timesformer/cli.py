@@ -922,6 +922,7 @@ def _profile(args: argparse.Namespace) -> int:
     from timesformer.model.variants import VARIANTS
     from timesformer.profiling import draw_sweep, profile, sweep
 
+    _check_profile(args)
     given = {"attention": args.attention, "num_frames": args.frames, "image_size": args.size}
     given |= {"num_classes": args.classes}
     options = {**_options(args.set), **{name: value for name, value in given.items() if value is not None}}
@@ -930,7 +931,6 @@ def _profile(args: argparse.Namespace) -> int:
             model = models.create(args.name, **options)
     else:
         model = models.load(args.name, **options)
-    _check_profile(args)
     if args.sweep:
         option, values = args.sweep
         if not isinstance(model.config, ModelConfig):

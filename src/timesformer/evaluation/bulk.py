@@ -38,6 +38,7 @@ from timesformer.video.shards import VideoPath, find_packed, read_shards
 
 Row = dict[str, Any]
 Views = tuple[int, "Tensor | BadVideo"]  # of the video of this number
+_DIGEST = b"timesformer_job"  # in the metadata of a part: of which job it is
 _JOB = "_job.json"  # says which job it is that the parts beside it are of
 Engine = Callable[["BulkJob", VideoClassifier, Sequence[range]], Iterator[tuple[range, list[Row]]]]
 
@@ -257,7 +258,7 @@ def _schema(job: BulkJob, identity: str) -> Any:
     floats = pa.list_(pa.float32())
     columns = {"labels": pa.list_(pa.string()), "scores": floats} if job.want == "labels" else {"features": floats}
     schema = pa.schema({"path": pa.string(), **columns, "error": pa.string()})
-    return schema.with_metadata({"timesformer_job": hashlib.sha256(identity.encode()).hexdigest()})
+    return schema.with_metadata({_DIGEST: hashlib.sha256(identity.encode()).hexdigest()})
 
 
 def _write(file: Path, rows: list[Row], schema: Any) -> None:
@@ -273,9 +274,9 @@ def _check_parts(out: Path, sizes: Mapping[Path, int], schema: Any) -> None:
         try:
             with file.open("rb") as content:
                 part = parquet.ParquetFile(content)
-                own = part.schema_arrow.equals(schema, check_metadata=True) and part.metadata.num_rows == sizes.get(
-                    file
-                )
+                found = part.schema_arrow
+                own = found.equals(schema) and (found.metadata or {}).get(_DIGEST) == schema.metadata[_DIGEST]
+                own = own and part.metadata.num_rows == sizes.get(file)
         except (OSError, pa.ArrowException):
             own = False
         if not own:
