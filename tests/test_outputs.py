@@ -49,6 +49,7 @@ def work(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
         "shards2/shard-000000.json", "shards3/notes.txt", "a.mp4.csv", "results/results.md",
         "evaluated/predictions.csv",
         "run/metrics.jsonl", "run2/recipe.yaml", "run3/last/config.json", "g.safetensors.bad.txt", "labels.txt",
+        "a=b.mp4",
     ):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text("mine")
@@ -71,6 +72,7 @@ REFUSED = [
     ("predict model a.mp4 --json a.mp4", "--json a.mp4: is an input of the command"),
     ("predict model a.mp4 --json model/config.json", "--json model/config.json: is an input of the command"),
     ("predict model a.mp4 --classes labels.txt --json labels.txt", "--json labels.txt: is an input of the command"),
+    ("predict model a=b.mp4 --json a=b.mp4", "--json a=b.mp4: is an input of the command"),
     ("check data --json data/test.csv", "--json data/test.csv: is a file of data, which is an input"),
     ("check data --json data", "--json data: is a folder; name a file"),
     ("evaluate model --data data --out evaluated", "evaluated/predictions.csv: exists, and an evaluation did not"),

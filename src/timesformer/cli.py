@@ -118,7 +118,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     for name in _INPUTS:
         value = getattr(args, name, None)
         inputs += value if isinstance(value, list) else [value]
-    inputs = [each.partition("=")[2] if isinstance(each, str) and "=" in each else each for each in inputs]
+    inputs += [each.partition("=")[2] for each in inputs if isinstance(each, str) and "=" in each]  # NAME=DIR
     inputs += _files_of_model(getattr(args, "model", None))
     if getattr(args, "json", None) not in (None, "-"):
         check_output(args.json, "--json", inputs=inputs)
