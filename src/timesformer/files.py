@@ -64,7 +64,7 @@ def replace_file(path: Path) -> Iterator[Path]:
         reason = _why_not_written(error, new)
         if reason is None:
             raise
-        raise OutputError(f"{path}: can't be written ({reason})") from error
+        raise OutputError(f"{path} can't be written ({reason})") from error
     finally:
         if new is not None:
             new.unlink(missing_ok=True)
