@@ -259,7 +259,7 @@ def test_convert_there_and_back(run: Path, tmp_path: Path, capsys: pytest.Captur
     )
     assert "names.txt: 2 names for a model of 8 classes" in " ".join(capsys.readouterr().err.split())
     assert main(["convert", str(run), str(tmp_path), "--to", "released"]) == 1
-    assert "is a folder: the released format is one file" in " ".join(capsys.readouterr().err.split())
+    assert "is a folder; name a file" in " ".join(capsys.readouterr().err.split())
 
 
 def test_help_does_not_wait_for_pytorch() -> None:

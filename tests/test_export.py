@@ -146,8 +146,8 @@ def test_a_baseline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "to", "message"),
     [
-        ("m.pt", "torch", r"m.pt: the name of a file for torch ends in .pt2"),
-        ("m.pt2", "onnx", r"m.pt2: the name of a file for onnx ends in .onnx"),
+        ("m.pt", "torch", r"m.pt: the name must end in .pt2"),
+        ("m.pt2", "onnx", r"m.pt2: the name must end in .onnx"),
         ("m.pb", "tensorflow", r"to='tensorflow' is not one of onnx, torch, aoti"),
     ],
 )

@@ -21,6 +21,7 @@ from timesformer.evaluation.views import load_views, to_clips
 from timesformer.files import replace_file
 from timesformer.model.base import FrozenModel, VideoModel
 from timesformer.model.graph import FeaturesAndLogits, any_batch, example, trace
+from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
 from timesformer.video.preprocessing import Preprocessing
 
@@ -110,8 +111,8 @@ def export_model(
     if to not in FORMATS:
         raise ValueError(f"to={to!r} is not one of {', '.join(FORMATS)}")
     suffix = ".onnx" if to == "onnx" else ".pt2"
-    if file.suffix != suffix:
-        raise ValueError(f"{file}: the name of a file for {to} ends in {suffix}")
+    videos = tuple(videos)
+    check_output(file, "out", suffixes=(suffix,), inputs=videos)
     model = classifier.model
     if isinstance(model, FrozenModel):
         raise ValueError("a model that was prepared for inference can't be exported: export the one it is of")
@@ -219,7 +220,8 @@ def _load_onnx(file: Path) -> Run:
 
 
 def _write_torch(module: FeaturesAndLogits, size: tuple[int, int, int], about: dict[str, str], file: Path) -> str:
-    torch.export.save(trace(module, size), file, extra_files=about)
+    with file.open("wb") as out:  # by Python, which says why where it fails
+        torch.export.save(trace(module, size), out, extra_files=about)
     return f"torch.export, PyTorch {torch.__version__}"
 
 

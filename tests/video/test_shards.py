@@ -143,8 +143,7 @@ def test_lists_of_packed_videos(shards: Path, tmp_path: Path, monkeypatch: pytes
     assert read_videos(tmp_path / "held_out.csv").items == videos.items
     report = check_videos(tmp_path / "held_out.csv", workers=1)
     assert (report.videos, report.readable) == (10, 10)
-    with pytest.raises(DataError, match="holds packed videos"):
-        check_videos(shards)
+    assert check_videos(shards, workers=1).videos == check_videos(shards, workers=1).readable > 0
     for other in ("new", "newer"):  # elsewhere, and then written anew, by the same name
         (tmp_path / "shards").mkdir(exist_ok=True)
         (tmp_path / "shards" / "shard-000000.tar").touch()

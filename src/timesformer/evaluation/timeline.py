@@ -14,7 +14,9 @@ from torch import Tensor
 
 from timesformer.evaluation.views import usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
+from timesformer.outputs import check_replaceable
 from timesformer.predictor import VideoClassifier
+from timesformer.text import shown
 from timesformer.video import sampling
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
@@ -84,14 +86,18 @@ class Timeline:
         }
 
     def write(self, stem: Path, threshold: float = 0.5) -> None:
-        """Write STEM.json, STEM.csv (a line a clip) and STEM.png."""
-        write_json(stem.with_name(f"{stem.name}.json"), self.to_json(threshold))
+        """Write STEM.json, STEM.csv (a line a clip) and STEM.png, in place of those of an earlier timeline.
+
+        Raises ValueError where one of these names is something else's.
+        """
+        table, lines_of, picture = check_timeline(stem)
+        write_json(table, self.to_json(threshold))  # first: it shows whose the files are
         lines = [
             [f"{start:.3f}", f"{end:.3f}", *(f"{score:.6f}" for score in scores)]
             for (start, end), scores in zip(self.times, self.scores, strict=True)
         ]
-        write_csv(stem.with_name(f"{stem.name}.csv"), [["start", "end", *self.classes], *lines])
-        self.draw(stem.with_name(f"{stem.name}.png"), threshold)
+        write_csv(lines_of, [["start", "end", *self.classes], *lines])
+        self.draw(picture, threshold)
 
     def draw(self, file: Path, threshold: float = 0.5) -> None:
         """Draw the classes that score highest anywhere over time, and the segments as bars."""
@@ -109,7 +115,7 @@ class Timeline:
                 if segment.label == self.classes[c]:
                     bars.barh(number, segment.end - segment.start, left=segment.start, color=f"C{number}")
         curves.axhline(threshold, color="grey", linewidth=0.6, linestyle=":")
-        names = [self.classes[c] for c in best]
+        names = [shown(self.classes[c]) for c in best]
         curves.legend(lines, names, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         curves.set_ylim(0, 1.02)
         curves.set_ylabel("score")
@@ -119,6 +125,13 @@ class Timeline:
         bars.set_xlim(0, float(self.times[-1, 1]))
         bars.set_xlabel("time (s)")
         save_figure(file, figure)
+
+
+def check_timeline(stem: Path) -> tuple[Path, Path, Path]:
+    """The files of a timeline, JSON, CSV and picture. ValueError where one exists that is something else's."""
+    table, lines, picture = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("json", "csv", "png"))
+    check_replaceable((table, lines, picture), ("video", "clips", "segments"), "a timeline")
+    return table, lines, picture
 
 
 def timeline(

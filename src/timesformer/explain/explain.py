@@ -20,7 +20,9 @@ from timesformer.explain.overlay import COLOURS, overlay
 from timesformer.explain.rollout import Fusion, class_relevance, rollout
 from timesformer.files import replace_file, save_figure
 from timesformer.model.timesformer import TimeSformer
+from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
+from timesformer.text import shown
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
 
@@ -29,6 +31,8 @@ _STRIP = 8  # frames of a strip, at most
 _GIF_RATE = 30  # frames a second, at most; browsers slow a faster GIF down
 _GIF_WIDTH = 640  # px, at most; all of a GIF is held in memory
 _NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
+
+SUFFIXES = (".mp4", ".gif", ".png", ".svg", ".pdf")
 
 Method = Literal["rollout", "class"]
 
@@ -120,17 +124,14 @@ def write_explanation(explanation: Explanation, file: Path) -> None:
     Raises:
         ValueError: another suffix, or the file is the video.
     """
-    if file.exists() and explanation.path.exists() and file.samefile(explanation.path):
-        raise ValueError(f"{file}: this is the video; name another file to write")
+    check_output(file, "out", suffixes=SUFFIXES, inputs=[explanation.path])
     suffix = file.suffix.lower()
     if suffix == ".mp4":
         _write_mp4(explanation, file)
     elif suffix == ".gif":
         _write_gif(explanation, file)
-    elif suffix in (".png", ".svg", ".pdf"):
-        _draw_strip(explanation, file)
     else:
-        raise ValueError(f"{file}: the name must end in .mp4, .gif, .png, .svg or .pdf")
+        _draw_strip(explanation, file)
 
 
 def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[NDArray[np.uint8]], float]:
@@ -171,7 +172,7 @@ def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8
     image = Image.new("RGB", (width + width % 2, height + line * len(lines) + (height + line * len(lines)) % 2))
     image.paste(Image.fromarray(picture))
     draw = ImageDraw.Draw(image)
-    for number, text in enumerate(lines):
+    for number, text in enumerate(map(shown, lines)):
         while draw.textlength(text, font) > width - 8 and len(text) > 4:
             text = text[:-2] + "…"
         draw.text((4, height + number * line + 2), text, "white", font)
@@ -180,7 +181,7 @@ def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8
 
 def _write_mp4(explanation: Explanation, file: Path) -> None:
     pictures, fps = _film(explanation)
-    with replace_file(file) as new, av.open(str(new), "w", format="mp4") as container:
+    with replace_file(file) as new, new.open("w+b") as out, av.open(out, "w", format="mp4") as container:
         stream: Any = None
         for picture in pictures:
             if stream is None:
@@ -214,17 +215,17 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     from matplotlib.figure import Figure
 
     count = len(explanation.indices)
-    shown = np.unique(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int))
+    drawn = np.unique(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int))
     with VideoReader(explanation.path) as reader:
-        frames = reader.frames(explanation.indices[shown])
+        frames = reader.frames(explanation.indices[drawn])
         times = reader.times[explanation.indices]
     box, top = explanation.preprocessing.seen(*frames.shape[1:3]), float(explanation.shares.max())
-    explained = overlay(frames, torch.from_numpy(explanation.shares[shown]), top=top, box=box)
-    side = 12 / len(shown)
+    explained = overlay(frames, torch.from_numpy(explanation.shares[drawn]), top=top, box=box)
+    side = 12 / len(drawn)
     tall = side * frames.shape[1] / frames.shape[2]
     figure = Figure(figsize=(13, 2 * tall + 2.2), layout="constrained")
-    grid = figure.add_gridspec(3, len(shown), height_ratios=[tall, tall, 1.2])
-    for column, place in enumerate(shown):
+    grid = figure.add_gridspec(3, len(drawn), height_ratios=[tall, tall, 1.2])
+    for column, place in enumerate(drawn):
         for row, picture in enumerate((frames.numpy(), explained)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(picture[column])
@@ -240,6 +241,6 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     curve.set_ylabel("share of frame", fontsize=8)
     curve.tick_params(labelsize=8)
     scale = ScalarMappable(Normalize(0, top), COLOURS)
-    figure.colorbar(scale, ax=figure.axes[: 2 * len(shown)], label="equal parts", shrink=0.8, pad=0.01)
-    figure.suptitle("\n".join([explanation.path.name, *explanation.caption()]), fontsize=9)
+    figure.colorbar(scale, ax=figure.axes[: 2 * len(drawn)], label="equal parts", shrink=0.8, pad=0.01)
+    figure.suptitle("\n".join([shown(explanation.path.name), *explanation.caption()]), fontsize=9)
     save_figure(file, figure)

@@ -18,7 +18,7 @@ from timesformer.evaluation.evaluate import Evaluation, confusion_figure
 from timesformer.evaluation.views import load_views
 from timesformer.explain.overlay import overlay
 from timesformer.explain.rollout import rollout
-from timesformer.files import replace_file
+from timesformer.files import write_text
 from timesformer.model.timesformer import TimeSformer
 from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import BadVideo
@@ -99,8 +99,7 @@ def write_report(
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
-    with replace_file(file) as new:
-        new.write_text(page, encoding="utf-8", errors="replace")
+    write_text(file, page)
 
 
 def _figures(evaluation: Evaluation) -> str:

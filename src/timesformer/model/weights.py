@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from timesformer.documents import read_text
 from timesformer.files import replace_file, write_json
+from timesformer.lock import output_lock
 from timesformer.model import formats
 from timesformer.model.attention import Grid
 from timesformer.model.base import VideoConfig
@@ -24,6 +25,7 @@ from timesformer.model.hub import CATALOGUE, download, download_all, looks_like_
 from timesformer.model.processors import PROCESSOR_FILES
 from timesformer.model.tensors import WeightsError, is_of_another_task, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.outputs import check_output
 
 logger = logging.getLogger(__name__)
 
@@ -244,33 +246,40 @@ def convert(
 
     Args:
         source: whatever `load_model` takes, with `options`.
-        destination: a folder (`timesformer`, `huggingface`) or a file (`released`); what is there is replaced.
+        destination: a folder (`timesformer`, `huggingface`) or a file (`released`: .pyth, .pth or .pt); a model that is
+            there is replaced.
         to: our own format, transformers', or that of the authors' code.
 
     Raises:
-        WeightsError: the source can't be read, or its model can't be expressed in the format.
+        WeightsError: the source can't be read, or its model can't be expressed in the format; or the destination holds
+            something else than a model.
+        ValueError: the destination is the source, or a file where a folder is to be, or the other way round.
     """
-    model = load_model(source, **options)
     destination = Path(destination)
+    folder = model_folder(Path(source))
+    suffixes = (".pyth", ".pth", ".pt") if to == "released" else ()
+    inputs = [source, *filter(None, [folder, folder and weights_file(folder)])]
+    check_output(destination, "destination", folder=to != "released", suffixes=suffixes, inputs=inputs)
+    model = load_model(source, **options)
     if to != "released" and destination.exists():
         ours = {"config.json", "model.safetensors", "preprocessor_config.json"}
-        if not destination.is_dir() or {path.name for path in destination.iterdir()} - ours:
+        if not destination.is_dir() or {path.name for path in destination.iterdir() if path.name[0] != "."} - ours:
             raise WeightsError(
                 f"{destination}: there is something else; name a new folder, or one of a model to replace"
             )
-    if to == "timesformer":
-        model.save_pretrained(destination)
-    elif to == "huggingface":
+    if to not in ("timesformer", "huggingface", "released"):
+        raise ValueError(f"to={to!r} is not one of timesformer, huggingface, released")
+    if to == "released":
+        content = formats.to_released(model)
+        with replace_file(destination) as file, file.open("wb") as out:  # by Python, which says why where it fails
+            torch.save(content, out)
+        return
+    with output_lock(destination, folder=True):  # files that belong together
+        if to == "timesformer":
+            model.save_pretrained(destination)
+            return
         weights, about, preprocessor = formats.to_huggingface(model)
         with replace_file(destination / "model.safetensors") as file:
             save_file(weights, file, metadata={"format": "pt"})
         write_json(destination / "preprocessor_config.json", preprocessor)
         write_json(destination / "config.json", about)
-    elif to == "released":
-        if destination.is_dir():
-            raise WeightsError(f"{destination} is a folder: the released format is one file, such as model.pyth")
-        content = formats.to_released(model)
-        with replace_file(destination) as file:
-            torch.save(content, file)
-    else:
-        raise ValueError(f"to={to!r} is not one of timesformer, huggingface, released")

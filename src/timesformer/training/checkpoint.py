@@ -6,6 +6,7 @@ import copy
 import logging
 import os
 import pickle
+import secrets
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -66,6 +67,11 @@ _NO_CHECKPOINT = (
     WeightsError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError,
     AssertionError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
 )  # fmt: skip
+# What a run, and the command `train`, put into a folder after its recipe.
+_WRITTEN = (
+    "best", "last", "metrics.jsonl", "tensorboard", "report.html", "held_out.csv", "bad_videos.txt",
+    "bad_validation_videos.txt",
+)  # fmt: skip
 LATEST, PREVIOUS, UNREADABLE = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.unreadable.pt"
 
 
@@ -86,18 +92,15 @@ def save_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) ->
                 os.fsync(out.fileno())
             if file.exists():
                 _keep(file, folder / PREVIOUS)
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__  # PyTorch fails once more when it closes
-        if not isinstance(reason, OSError):
-            raise
+    except OSError as error:
         kept = checkpoints(folder)
         going_on = f"make room, then go on (--resume) from {kept[0]}" if kept else "there is none to go on from yet"
-        raise TrainingError(f"{file} can't be written ({reason.strerror or reason}): {going_on}") from error
+        raise TrainingError(f"{error}: {going_on}") from error
 
 
 def _keep(file: Path, other: Path) -> None:
     """Give a file another name as well, so that at no moment there is none; where a disk can't do that, instead."""
-    link = other.with_name(f".{other.name}.{os.getpid()}")
+    link = other.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{other.name}")
     try:
         os.link(file, link)
     except OSError:
@@ -109,6 +112,19 @@ def _keep(file: Path, other: Path) -> None:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the newest first."""
     return [file for name in (LATEST, PREVIOUS) if (file := folder / name).exists()]
+
+
+def check_folder(out: Path) -> None:
+    """See that what a run writes replaces nothing that no run wrote: where one was begun there is its recipe.
+
+    Raises:
+        TrainingError: the folder holds something else of these names.
+    """
+    if (out / "recipe.yaml").exists() or checkpoints(out):
+        return
+    for name in _WRITTEN:
+        if (out / name).exists():
+            raise TrainingError(f"{out / name}: exists, and no run wrote it: move it, or name another folder")
 
 
 def latest_readable(folder: Path) -> Path | None:

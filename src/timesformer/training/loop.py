@@ -25,10 +25,10 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from timesformer import models
-from timesformer.distributed import gather, on_first, rank, world_size
+from timesformer.distributed import gather, locked, on_first, rank, world_size
 from timesformer.epochs import read_epochs
 from timesformer.evaluation.evaluate import Evaluation, evaluate
-from timesformer.files import remove_unfinished, replace_file
+from timesformer.files import remove_unfinished, replace_file, write_text
 from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
 from timesformer.model.timesformer import TimeSformer
@@ -36,6 +36,7 @@ from timesformer.training.checkpoint import (
     Progress,
     WeightAverage,
     as_checkpoint,
+    check_folder,
     checkpoints,
     latest_readable,
     load_checkpoint,
@@ -104,10 +105,22 @@ def train(
     Raises:
         TrainingError: no videos; `out` holds another run; too many bad videos; the loss is not finite; a checkpoint
             can't be written.
+        OutputInUse: another process trains into `out`.
         Interrupted: on Ctrl-C, SIGTERM or SIGUSR1 to any of the processes, after the step under way, with a
             checkpoint of it.
     """
-    out = Path(out)
+    with locked(out, folder=True):
+        return _train(videos, Path(out), recipe, validation, resume, on_report)
+
+
+def _train(
+    videos: VideoList,
+    out: Path,
+    recipe: Recipe,
+    validation: VideoList | None,
+    resume: bool,
+    on_report: Callable[[Report], None],
+) -> VideoModel:
     videos = take_fraction(videos, recipe.data.fraction, recipe.seed)
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
@@ -220,6 +233,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
         raise TrainingError("the processes do not list the same videos: all must see the same files")
     if not resume and on_first(partial(checkpoints, out)):
         raise TrainingError(f"{out} holds a run already: go on with it (--resume) or choose another folder")
+    on_first(partial(check_folder, out))
     file = on_first(partial(latest_readable, out))
     if file is None:
         return Progress(), None
@@ -233,8 +247,7 @@ def _open_folder(out: Path, recipe: Recipe, progress: Progress) -> None:
     remove_unfinished(out, "checkpoint*.pt")
     if not progress.bad:
         (out / "bad_videos.txt").unlink(missing_ok=True)
-    with replace_file(out / "recipe.yaml") as file:
-        file.write_text(recipe_yaml(recipe), encoding="utf-8")
+    write_text(out / "recipe.yaml", recipe_yaml(recipe))
 
 
 def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:

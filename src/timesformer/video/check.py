@@ -25,8 +25,9 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.digests import index_digests, shard_problems
 from timesformer.video.frame_folder import list_images
-from timesformer.video.shards import PackedVideo, VideoPath, read_shards
+from timesformer.video.shards import PackedVideo, Shards, VideoPath, read_shards
 from timesformer.video.streams import find_film
 from timesformer.video.truncation import shortfall
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
@@ -40,6 +41,7 @@ Kind = Literal[
     "unlabelled",  # no list or class folder labels it
     "bad_label",  # its label is no class
     "duplicate",  # the same content as another video of the data, or named twice
+    "damaged",  # a shard whose bytes are not those that were packed
 ]
 _QUANTITIES = ("frames", "height", "width", "fps")
 
@@ -75,15 +77,17 @@ class CheckReport:
         classes: videos per class, by split ("all" where the data has no splits).
         ranges: of "frames", "height", "width" (px) and "fps"; empty if no video decodes.
         stray_files: visible files of the folder that are neither videos nor lists.
+        notes: what could not be checked, and why.
     """
 
-    source: Path
+    source: Path | str
     videos: int
     readable: int
     problems: tuple[Problem, ...]
     classes: dict[str, dict[str, int]]
     ranges: dict[str, Range]
     stray_files: int
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -106,6 +110,7 @@ class CheckReport:
                 name: [self.ranges[name].least, self.ranges[name].most] if self.ranges else None for name in _QUANTITIES
             },
             "stray_files": self.stray_files,
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
@@ -122,7 +127,7 @@ class CheckReport:
             if found:
                 lines.append(f"{kind.replace('_', ' ')}: {len(found)}")
                 lines += [f"  {problem.path}: {problem.reason}" for problem in found]
-        return [*lines, "no problems" if self.ok else f"problems: {len(self.problems)}"]
+        return [*lines, *self.notes, "no problems" if self.ok else f"problems: {len(self.problems)}"]
 
 
 def check_videos(
@@ -136,7 +141,8 @@ def check_videos(
     """Decodes every frame of every video of a dataset, or of any folder of videos, and reports what is wrong.
 
     Args:
-        data: what `read_videos` takes; videos that are in the folder but in no list are decoded as well.
+        data: what `read_videos` takes; videos that are in the folder but in no list are decoded as well. Of shards,
+            the bytes are compared with the digests of their index too.
         workers: processes that decode; as many as there are processors by default.
         min_frames: videos with fewer frames are reported as short.
         time_limit: seconds for one video, after which its decoder is stopped. A decoder that crashes or hangs
@@ -147,8 +153,8 @@ def check_videos(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
-    if read_shards(data):
-        raise DataError(f"{data}: holds packed videos, all of which were decoded when they were packed")
+    if shards := read_shards(data):
+        return _check_shards(shards, workers or os.cpu_count() or 1, min_frames, time_limit, progress)
     source = Path(data)
     parts = benchmark_entries(source) or find_entries(source)
     named: dict[VideoPath, Entry] = {}
@@ -167,15 +173,7 @@ def check_videos(
     problems += repeated
     problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
     problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
-    first: dict[str, VideoPath] = {}
-    for path in videos:
-        fact = facts[path]
-        if fact.problem:
-            problems.append(Problem(fact.problem, path, fact.reason))
-        if fact.digest and fact.frames < min_frames:
-            problems.append(Problem("short", path, f"has {fact.frames} of at least {min_frames} frames"))
-        if fact.digest and (same := first.setdefault(fact.digest, path)) != path:
-            problems.append(Problem("duplicate", path, f"has the same content as {same}"))
+    problems += _problems_of_content(facts, videos, min_frames)
     order = {path: at for at, path in enumerate((*named, *extra))}
     readable = [fact for fact in facts.values() if fact.digest]
     return CheckReport(
@@ -187,6 +185,48 @@ def check_videos(
         ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
         stray_files=_count_stray(source, known.union(map(os.path.abspath, extra))),
     )
+
+
+def _check_shards(
+    shards: Shards, workers: int, min_frames: int, time_limit: float, progress: Callable[[int, int], None] | None
+) -> CheckReport:
+    """Shards against their digests, and every video in them decoded."""
+    digests = index_digests(shards.source)
+    problems = [Problem(kind, Path(shard), reason) for kind, shard, reason in shard_problems(shards, digests)]
+    names = {video.shard.rpartition("/")[2] for video, _, _ in shards.videos}
+    without = sorted(names - digests.keys())
+    note = f"not compared with digests, as the index has none for them: {len(without)} of {len(names)} shards"
+    videos: list[VideoPath] = [video for video, _, _ in shards.videos]
+    facts = _inspect_all(videos, workers, time_limit, progress)
+    classes: dict[str, Counter[str]] = {}
+    for _, split, labels in shards.videos:
+        classes.setdefault(split or "all", Counter(dict.fromkeys(shards.classes, 0))).update(labels)
+    readable = [fact for fact in facts.values() if fact.digest]
+    return CheckReport(
+        source=shards.source,
+        videos=len(videos),
+        readable=len(readable),
+        problems=(*problems, *_problems_of_content(facts, videos, min_frames)),
+        classes={split: dict(counts) for split, counts in classes.items() if counts},
+        ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
+        stray_files=0,
+        notes=(note,) if without else (),
+    )
+
+
+def _problems_of_content(facts: dict[VideoPath, _Facts], videos: list[VideoPath], min_frames: int) -> list[Problem]:
+    """What decoding the videos showed, in their order."""
+    problems = []
+    first: dict[str, VideoPath] = {}
+    for path in videos:
+        fact = facts[path]
+        if fact.problem:
+            problems.append(Problem(fact.problem, path, fact.reason))
+        if fact.digest and fact.frames < min_frames:
+            problems.append(Problem("short", path, f"has {fact.frames} of at least {min_frames} frames"))
+        if fact.digest and (same := first.setdefault(fact.digest, path)) != path:
+            problems.append(Problem("duplicate", path, f"has the same content as {same}"))
+    return problems
 
 
 def _place(path: VideoPath) -> str:
