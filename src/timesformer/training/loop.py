@@ -116,7 +116,7 @@ def train(
     if recipe.activation_checkpointing and device.type == "cpu":
         give_back_freed_memory()
     torch.manual_seed(recipe.seed)
-    model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
+    model = make_model(recipe, videos, states).to(device)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     if states:
         model.load_state_dict(states["model"])
@@ -195,6 +195,7 @@ def train(
             if sign or any(dues):
                 states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 states |= {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+                states["preprocessing"] = model.preprocessing
                 states["run"] = identity
                 if average:
                     states["average"] = average.state_dict()
@@ -239,12 +240,13 @@ def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, 
     return result
 
 
-def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, Any]] | None = None) -> VideoModel:
-    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as it is `known` to be."""
+def make_model(recipe: Recipe, videos: VideoList, states: Mapping[str, Any] | None = None) -> VideoModel:
+    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as in a checkpoint."""
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
-    if known:
-        model = models.build(*known)
+    if states:
+        model = models.build(states["architecture"], states["config"])
+        model.preprocessing = states["preprocessing"]
     elif recipe.init:
         model = models.load(recipe.init, **options)
         _fit_head(model, videos.classes, recipe.init)
@@ -268,8 +270,9 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
         raise TrainingError(f"frozen_blocks={recipe.frozen_blocks}: only a TimeSformer's blocks can be frozen")
     model.classes = videos.classes
     model.multi_label = videos.multi_label
+    colour = (model.preprocessing or {}).get("colour", "RGB")  # as the weights that it starts from know it
     model.preprocessing = Preprocessing(
-        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size
+        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size, colour
     ).to_dict()
     model.activation_checkpointing = recipe.activation_checkpointing
     return model
