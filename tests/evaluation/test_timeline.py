@@ -278,7 +278,7 @@ def test_clips_are_scored_a_batch_at_a_time(red_then_blue: Path, monkeypatch: py
 def test_what_is_written_of_a_timeline(tmp_path: Path) -> None:
     times = np.array([[0, 0.5], [0.25, 0.75]])
     scores = np.array([[0.1234567, 0.9], [0.5, 0.3]], np.float32)
-    Timeline("a.mp4", ("run", "sit"), times, scores).write(tmp_path / "line.of", threshold=0.5)
+    Timeline("a.mp4", ("run", "sit"), times, scores).write(tmp_path / "line.of")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["line.of.csv", "line.of.json", "line.of.png"]
     assert json.loads((tmp_path / "line.of.json").read_text()) == {
         "video": "a.mp4",
@@ -319,3 +319,28 @@ def test_neighbours_that_touch_go_on_and_others_that_touch_do_not() -> None:
     assert [(part.start, part.end) for part in touching.segments()] == [(0, 2)]
     parted = Timeline("a.mp4", ("run",), times, np.array([[1], [0], [1]], np.float32))
     assert [(part.start, part.end) for part in parted.segments()] == [(0, 1), (1, 2)]
+
+
+def test_a_stretch_is_as_long_as_its_clips_go_on() -> None:
+    """Side by side, overlapping, and one that lies within another: each goes on from the clip before it."""
+    ones = np.ones((4, 1), np.float32)
+    for times, expected in (
+        ([[0, 1], [1, 2], [2, 3], [3, 4]], [(0, 4)]),
+        ([[0, 2], [1, 3], [2, 4], [3, 5]], [(0, 5)]),
+        ([[0, 1], [1, 2], [2.5, 3], [3, 4]], [(0, 2), (2.5, 4)]),
+    ):
+        found = Timeline("a.mp4", ("run",), np.array(times, float), ones).segments()
+        assert [(part.start, part.end) for part in found] == expected
+
+
+@pytest.mark.parametrize(("stride", "clips"), [(0.25, 8), (0.5, 8), (1, 8), (2, 4), (3, 3)])
+def test_clips_of_one_frame_lie_side_by_side(tmp_path: Path, stride: float, clips: int) -> None:
+    """A span of less than a frame counts as one: of 8 frames, as many clips as spans."""
+    for number in range(8):
+        Image.fromarray(np.full((32, 32, 3), 30 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    model: Any = Brightest("RGB")
+    model.preprocessing = Preprocessing(1, stride, "clip", 32).to_dict()
+    found = timeline(VideoClassifier(model), tmp_path)
+    assert len(found.times) == clips
+    assert found.times[0, 0] == 0
+    np.testing.assert_allclose(found.times[1:, 0], found.times[:-1, 1])
