@@ -182,3 +182,21 @@ def test_content_is_on_the_disk_before_it_takes_the_place_of_what_was_there(
     assert set(synced) == {1}
     assert [load_checkpoint(file)[0].epoch for file in checkpoints(tmp_path)] == [2, 1]
     assert latest_readable(tmp_path) == tmp_path / "checkpoint.pt"
+
+
+def test_there_is_a_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that has links, whichever file is given another name."""
+    save_checkpoint(tmp_path, Progress(epoch=1), {})
+    there: list[bool] = []
+    replace = checkpoint.os.replace
+
+    def spy(source: Any, target: Any) -> None:
+        replace(source, target)
+        there.append((tmp_path / "checkpoint.pt").exists())
+
+    monkeypatch.setattr(checkpoint.os, "replace", spy)
+    for epoch in (2, 3):
+        save_checkpoint(tmp_path, Progress(epoch=epoch), {})
+    assert len(there) == 4
+    assert all(there)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.previous.pt", "checkpoint.pt"]
