@@ -9,6 +9,8 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from torch import nn
 
 import timesformer
 from timesformer import distributed
 from timesformer.cli import main
-from timesformer.evaluation.evaluate import evaluate
+from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.evaluation.protocols import Clips
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.predictor import VideoClassifier
@@ -318,3 +321,34 @@ def test_a_prepared_classifier_says_the_same(videos: VideoList, model: timesform
     assert main([*command, "--calibrate", str(videos.source)]) == 0
     assert json.loads(out.read_text())["videos"] == 16
     assert main(command) == 1, "8 bits need videos to be set by"
+
+
+def evaluation(predicted: Sequence[int], labels: Sequence[int], classes: int) -> Evaluation:
+    """Of scores whose highest is the prediction."""
+    scores = np.full((len(labels), classes), 0.1, np.float32)
+    scores[np.arange(len(labels)), predicted] = 0.9
+    items = tuple(VideoItem(Path(f"{number}.mp4"), (label,)) for number, label in enumerate(labels))
+    return Evaluation(tuple("abcdefg"[:classes]), items, scores, False, ())
+
+
+def test_mean_class_accuracy_is_the_mean_over_classes() -> None:
+    """Of classes of 6, 2, 1 and 0 videos: a mean over videos is another number, and so is one over all four."""
+    labels = [0, 0, 0, 0, 0, 0, 1, 1, 2]
+    predicted = [0, 0, 0, 0, 0, 2, 1, 0, 3]
+    summary = evaluation(predicted, labels, 4).summary()
+    assert summary["top1"] == pytest.approx(6 / 9)
+    assert summary["mean_class_accuracy"] == pytest.approx((5 / 6 + 1 / 2 + 0) / 3)
+    assert summary["per_class"] == {"a": pytest.approx(5 / 6), "b": 0.5, "c": 0.0, "d": None}
+
+
+def test_mean_class_accuracy_is_scikit_learns_balanced_accuracy() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = rng.choice(5, size=40, p=[0.5, 0.25, 0.15, 0.07, 0.03]).tolist()
+        predicted = rng.choice(5, size=40, p=[0.4, 0.3, 0.1, 0.1, 0.1]).tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns of predicted classes without a video
+            expected = balanced_accuracy_score(labels, predicted)
+        summary = evaluation(predicted, labels, 5).summary()
+        assert summary["mean_class_accuracy"] == pytest.approx(expected)
+        assert summary["top1"] == pytest.approx(accuracy_score(labels, predicted))

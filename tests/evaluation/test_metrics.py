@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from timesformer.evaluation.metrics import average_precision, confusion_matrix, top_k_accuracy
 
@@ -48,3 +52,29 @@ def test_average_precision_is_the_area_under_the_steps(n: int, seed: int) -> Non
         area += (new_recall - recall) * (targets[:, 0] & chosen).sum() / chosen.sum()
         recall = new_recall
     assert average_precision(scores, targets)[0] == pytest.approx(area)
+
+
+def test_average_precision_of_several_classes_is_scikit_learns() -> None:
+    """Of as many classes as videos, more and fewer; one of them without a video, which is no cause for a warning."""
+    rng = np.random.default_rng(0)
+    for n, classes in ((9, 3), (4, 7), (5, 5)):
+        scores = rng.integers(0, 6, (n, classes)).astype(np.float32)
+        targets = rng.random((n, classes)) < 0.4
+        targets[0], targets[:, 1] = True, False
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = average_precision(scores, targets)
+        assert found.shape == (classes,)
+        for c in range(classes):
+            if c == 1:
+                assert np.isnan(found[c])
+            else:
+                assert found[c] == pytest.approx(average_precision_score(targets[:, c], scores[:, c]))
+
+
+def test_confusion_matrices_of_many_are_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(5, size=(2, 60))
+    expected = sklearn_confusion(labels, predicted, labels=range(5))
+    assert confusion_matrix(predicted, labels, 5).tolist() == expected.tolist()
+    assert confusion_matrix(predicted, labels, 5).dtype == np.int64

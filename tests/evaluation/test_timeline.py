@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,3 +202,145 @@ def test_names_are_no_formulas(classifier: VideoClassifier, video: Path, tmp_pat
     odd = shutil.copy(video, tmp_path / r"a$\foo$.mp4")
     timeline(classifier, odd).write(tmp_path / "line")
     assert (tmp_path / "line.png").exists()
+
+
+class Brightest(nn.Module):
+    """Classes `first`, `second` and `third` for clips whose channel of that number is the brightest."""
+
+    def __init__(self, colour: str, multi_label: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(num_classes=3)
+        self.classes, self.multi_label = ("first", "second", "third"), multi_label
+        self.preprocessing = replace(PREPROCESSING, colour=colour).to_dict()  # type: ignore[arg-type]
+        self.batches: list[int] = []
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(clips))
+        return clips.mean(dim=(2, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def red_then_blue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 red frames of 40 x 64 px, then 16 blue ones, at 10 a second."""
+    frames = np.full((32, 40, 64, 3), 30, np.uint8)
+    frames[:16, ..., 0] = 220
+    frames[16:, ..., 2] = 220
+    path = tmp_path_factory.mktemp("colours") / "red_then_blue.mp4"
+    write_video(path, frames, fps=10)
+    return path
+
+
+@pytest.mark.parametrize(("colour", "red", "blue"), [("RGB", "first", "third"), ("BGR", "third", "first")])
+def test_a_timeline_has_the_models_order_of_colours(red_then_blue: Path, colour: str, red: str, blue: str) -> None:
+    model: Any = Brightest(colour)
+    found = timeline(VideoClassifier(model), red_then_blue)
+    best = [found.classes[number] for number in found.scores.argmax(axis=1)]
+    assert best == [red, red, blue, blue]
+    streamed = VideoClassifier(model).stream(np.full((8, 40, 64, 3), (220, 30, 30), np.uint8))
+    assert [labels[0][0] for _, labels in streamed] == [red]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_scores_of_a_timeline_by_hand(red_then_blue: Path, multi_label: bool) -> None:
+    """Of the mean of each colour; every clip in its place, however many go through the model at a time."""
+    model: Any = Brightest("RGB", multi_label)
+    done: list[tuple[int, int]] = []
+    found = timeline(
+        VideoClassifier(model), red_then_blue, hop=1, on_clip=lambda number, total: done.append((number, total))
+    )
+    assert found.path == str(red_then_blue)
+    assert len(found.times) == 25, "from the one that starts with the first frame to the one that ends with the last"
+    np.testing.assert_allclose(found.times, [[k / 10, k / 10 + 0.8] for k in range(25)], atol=1e-6)
+    assert done[-1] == (25, 25)
+    assert sum(model.batches) == 25
+    for k, scores in enumerate(found.scores):
+        red = sum(k + step < 16 for step in (0, 2, 4, 6)) / 4  # share of the clip's frames
+        means = [30 + 190 * red, 30, 30 + 190 * (1 - red)]
+        logits = [(mean / 255 - 0.45) / 0.225 for mean in means]
+        if multi_label:
+            expected = [1 / (1 + math.exp(-logit)) for logit in logits]
+        else:
+            expected = [math.exp(logit) / sum(map(math.exp, logits)) for logit in logits]
+        np.testing.assert_allclose(scores, expected, atol=0.05)
+
+
+def test_clips_are_scored_a_batch_at_a_time(red_then_blue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.evaluation.timeline.usual_batch", lambda _: 4)
+    model: Any = Brightest("RGB")
+    done: list[tuple[int, int]] = []
+    found = timeline(VideoClassifier(model), red_then_blue, hop=4, on_clip=lambda *numbers: done.append(numbers))
+    assert model.batches == [4, 3]
+    assert done == [(4, 7), (7, 7)]
+    assert len(found.scores) == 7
+
+
+def test_what_is_written_of_a_timeline(tmp_path: Path) -> None:
+    times = np.array([[0, 0.5], [0.25, 0.75]])
+    scores = np.array([[0.1234567, 0.9], [0.5, 0.3]], np.float32)
+    Timeline("a.mp4", ("run", "sit"), times, scores).write(tmp_path / "line.of")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["line.of.csv", "line.of.json", "line.of.png"]
+    assert json.loads((tmp_path / "line.of.json").read_text()) == {
+        "video": "a.mp4",
+        "classes": ["run", "sit"],
+        "clips": [
+            {"start": 0, "end": 0.5, "scores": [0.123457, 0.9]},
+            {"start": 0.25, "end": 0.75, "scores": [0.5, 0.3]},
+        ],
+        "threshold": 0.5,
+        "segments": [
+            {"label": "sit", "start": 0, "end": 0.5, "score": pytest.approx(0.9)},
+            {"label": "run", "start": 0.25, "end": 0.75, "score": 0.5},
+        ],
+    }
+    assert (tmp_path / "line.of.csv").read_text().splitlines() == [
+        "start,end,run,sit", "0.000,0.500,0.123457,0.900000", "0.250,0.750,0.500000,0.300000",
+    ]  # fmt: skip
+
+
+def test_usual_thresholds_are_a_half() -> None:
+    times = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    line = Timeline("a.mp4", ("run",), times, np.array([[0.5], [0.49], [0.51]], np.float32))
+    assert [(part.start, part.end) for part in line.segments()] == [(0, 1), (4, 5)]
+    assert line.to_json()["threshold"] == 0.5
+    assert len(line.to_json()["segments"]) == 2
+
+
+def test_segments_of_one_start_are_in_the_order_of_names() -> None:
+    times = np.array([[0.0, 1.0], [0.5, 1.5]])
+    line = Timeline("a.mp4", ("sit", "run", "jump"), times, np.array([[1, 1, 0], [0, 0, 1]], np.float32))
+    assert [(part.start, part.label) for part in line.segments()] == [(0, "run"), (0, "sit"), (0.5, "jump")]
+
+
+def test_neighbours_that_touch_go_on_and_others_that_touch_do_not() -> None:
+    """Side by side, two clips are one stretch; but not where the clip between them scores low."""
+    times = np.array([[0.0, 1.0], [0.5, 1.5], [1.0, 2.0]])
+    touching = Timeline("a.mp4", ("run",), times[[0, 2]], np.ones((2, 1), np.float32))
+    assert [(part.start, part.end) for part in touching.segments()] == [(0, 2)]
+    parted = Timeline("a.mp4", ("run",), times, np.array([[1], [0], [1]], np.float32))
+    assert [(part.start, part.end) for part in parted.segments()] == [(0, 1), (1, 2)]
+
+
+def test_a_stretch_is_as_long_as_its_clips_go_on() -> None:
+    """Side by side, overlapping, and one that lies within another: each goes on from the clip before it."""
+    ones = np.ones((4, 1), np.float32)
+    for times, expected in (
+        ([[0, 1], [1, 2], [2, 3], [3, 4]], [(0, 4)]),
+        ([[0, 2], [1, 3], [2, 4], [3, 5]], [(0, 5)]),
+        ([[0, 1], [1, 2], [2.5, 3], [3, 4]], [(0, 2), (2.5, 4)]),
+    ):
+        found = Timeline("a.mp4", ("run",), np.array(times, float), ones).segments()
+        assert [(part.start, part.end) for part in found] == expected
+
+
+@pytest.mark.parametrize(("stride", "clips"), [(0.25, 8), (0.5, 8), (1, 8), (2, 4), (3, 3)])
+def test_clips_of_one_frame_lie_side_by_side(tmp_path: Path, stride: float, clips: int) -> None:
+    """A span of less than a frame counts as one: of 8 frames, as many clips as spans."""
+    for number in range(8):
+        Image.fromarray(np.full((32, 32, 3), 30 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    model: Any = Brightest("RGB")
+    model.preprocessing = Preprocessing(1, stride, "clip", 32).to_dict()
+    found = timeline(VideoClassifier(model), tmp_path)
+    assert len(found.times) == clips
+    assert found.times[0, 0] == 0
+    np.testing.assert_allclose(found.times[1:, 0], found.times[:-1, 1])

@@ -105,6 +105,32 @@ def test_one_patch_too_many_or_another_is_noticed(step: str, grid: Grid) -> None
             assert_equals_definition(step, grid, Lookup(step, lambda *_, changed=changed: changed))
 
 
+@pytest.mark.parametrize("step", ["local", "global"])
+@pytest.mark.parametrize("cached", [1, 500, 3000])
+def test_groups_can_be_taken_a_few_at_a_time(step: str, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By however few elements; and as many groups go together as these elements hold keys."""
+    grid = Grid(t=2, h=4, w=6)
+    monkeypatch.setattr(attention, "_CACHED", cached)
+    assert_equals_definition(step, grid)
+    table = STEPS[step].table(**grid, device=torch.device("cpu"))  # type: ignore[attr-defined]
+    taken: list[tuple[int, int]] = []
+
+    def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        taken.append((k.shape[0], k.shape[1]))
+        return q
+
+    x = torch.randn(2, 1 + 48, 8)
+    out = STEPS[step].attend(x[:, 1:], x, x, mix, grid)
+    assert torch.equal(out, x[:, 1:]), "every query comes back to its place"
+    expected = []
+    for queries, keys in table:
+        groups, left = max(1, cached // (2 * keys.shape[1] * 8)), len(queries)
+        while left:
+            expected.append((2 * min(groups, left), keys.shape[1]))
+            left -= min(groups, left)
+    assert taken == expected
+
+
 def test_a_window_of_another_size_or_place_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid(t=2, h=5, w=6)
     for name, changed in (

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import timesformer
 from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
@@ -89,3 +91,95 @@ def test_state_goes_there_and_back() -> None:
     step(other, second, 1)
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def groups_of(model: nn.Module, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
+    return [group for part in make_optimizer(model, recipe).parts for group in part.param_groups]
+
+
+def test_options_are_the_recipes() -> None:
+    for group in groups_of(tiny(), OptimizerRecipe(name="adamw", lr=0.3, momentum=0.7, beta2=0.8, weight_decay=0.2)):
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (0.3, (0.7, 0.8), 0.2)
+    for momentum in (0.0, 0.6):
+        for group in groups_of(tiny(), OptimizerRecipe(lr=0.3, momentum=momentum, weight_decay=0.2)):
+            assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, momentum, 0.2)
+            assert group["nesterov"] == (momentum > 0)
+    scaled = groups_of(tiny(), OptimizerRecipe(name="muon", lr=0.3, layer_decay=0.5))
+    assert {group["lr"] / group["lr_scale"] for group in scaled} == {0.3}
+    assert {group["lr_scale"] for group in scaled} == {1, 0.5, 0.25, 0.125}
+    assert {group["weight_decay"] for group in scaled} == {1e-4}
+
+
+def test_frozen_parameters_are_not_moved() -> None:
+    model = tiny()
+    model.blocks[0].requires_grad_(False)
+    moved = {id(parameter) for group in groups_of(model, OptimizerRecipe()) for parameter in group["params"]}
+    assert moved == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert len(moved) < len(list(model.parameters()))
+
+
+def test_a_model_without_blocks_is_moved_by_adamw_alone() -> None:
+    for name, model in (("muon", nn.Linear(2, 3)), ("adamw", tiny())):
+        (part,) = make_optimizer(model, OptimizerRecipe(name=name)).parts  # type: ignore[arg-type]
+        assert isinstance(part, torch.optim.AdamW)
+        assert sum(len(group["params"]) for group in part.param_groups) == len(list(model.parameters()))
+
+
+def test_two_steps_of_gradient_descent_by_hand() -> None:
+    """Nesterov's: v := m v + g, w := w - lr (g + m v), where g is the gradient and the decay times w."""
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(2.0)
+    optimizer = make_optimizer(layer, OptimizerRecipe(lr=9.0, momentum=0.6, weight_decay=0.25))
+    w, v = 2.0, 0.0
+    for lr, gradient in ((0.1, 3.0), (0.2, -1.0)):
+        optimizer.set_learning_rate(lr)
+        layer.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        g = gradient + 0.25 * w
+        v = 0.6 * v + g
+        w -= lr * (g + 0.6 * v)
+        assert layer.weight.item() == pytest.approx(w, rel=1e-5)
+        optimizer.zero_grad()
+        assert layer.weight.grad is None
+
+
+def test_two_steps_of_adamw_by_hand() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(2.0)
+    recipe = OptimizerRecipe(name="adamw", lr=9.0, momentum=0.6, beta2=0.8, weight_decay=0.25)
+    optimizer = make_optimizer(layer, recipe)
+    w, mean, square = 2.0, 0.0, 0.0
+    for count, (lr, gradient) in enumerate(((0.1, 3.0), (0.2, -1.0)), 1):
+        optimizer.set_learning_rate(lr)
+        layer.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        mean = 0.6 * mean + 0.4 * gradient
+        square = 0.8 * square + 0.2 * gradient**2
+        w -= lr * 0.25 * w
+        w -= lr * (mean / (1 - 0.6**count)) / ((square / (1 - 0.8**count)) ** 0.5 + 1e-8)
+        assert layer.weight.item() == pytest.approx(w, rel=1e-5)
+
+
+def test_both_parts_are_stepped_saved_and_cleared() -> None:
+    model = tiny()
+    optimizer = make_optimizer(model, OptimizerRecipe(name="muon", lr=0.1))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    for parameter, was in zip(model.parameters(), before, strict=True):
+        assert not torch.equal(parameter, was)
+    muon, adamw = optimizer.state_dict()
+    matrices = sum(name.startswith("blocks.") and p.ndim == 2 for name, p in model.named_parameters())
+    assert len(muon["state"]) == matrices
+    assert len(adamw["state"]) == len(before) - matrices
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_warm_up_comes_before_the_steps_too() -> None:
+    recipe = OptimizerRecipe(lr=0.4, warmup=0.2, warmup_lr=0.1, milestones=(5, 8))
+    rates = [learning_rate(recipe, epoch, 10) for epoch in (0, 1, 2, 4.9, 5, 8)]
+    assert rates == pytest.approx([0.1, 0.25, 0.4, 0.4, 0.04, 0.004])

@@ -185,3 +185,72 @@ def test_sliding_clips_in_numbers() -> None:
     assert sampling.sliding_clips(3, 4, 1, 5).tolist() == [[0, 0, 1, 2]]
     with pytest.raises(ValueError, match="hop must be at least 1, got 0"):
         sampling.sliding_clips(9, 4, 1, 0)
+
+
+def test_spread_clips_in_numbers() -> None:
+    """The released rule's own example, and others by its words: spans in time, starts at k/K of what is beside them."""
+    assert sampling.spread_clips(300, 8, 32, 1, 30).tolist() == [[0, 36, 72, 109, 145, 182, 218, 255]]
+    assert sampling.spread_clips(300, 8, 32, 2, 30)[:, 0].tolist() == [0, 22]  # half of 44
+    assert sampling.spread_clips(300, 8, 32, 4, 30)[:, -1].tolist() == [255, 266, 277, 288]
+    assert sampling.spread_clips(100, 4, 10, 2, 15).tolist() == [[0, 6, 12, 19], [40, 46, 52, 59]]  # a span of 20
+    assert sampling.spread_clips(100, 4, 10, 1, 60).tolist() == [[0, 26, 52, 79]]  # of 80
+    assert sampling.spread_clips(10, 4, 10, 2, 30).tolist() == [[0, 9, 9, 9]] * 2  # no room beside it
+    assert sampling.spread_clips(41, 4, 10, 2, 30).tolist() == [[0, 13, 26, 39], [0, 13, 26, 39]]
+    assert sampling.spread_clips(42, 4, 10, 2, 30)[1].tolist() == [1, 14, 27, 40]
+    assert sampling.spread_clips(5, 4, 0.25, 2, 30).tolist() == [[0, 0, 0, 0], [2, 2, 2, 2]]  # a span of one frame
+
+
+@given(
+    n=st.integers(1, 400),
+    f=st.integers(1, 20),
+    stride=st.integers(1, 40),
+    k=st.integers(1, 6),
+    fps=st.sampled_from([8, 15, 25, 30, 60]),
+)
+def test_spread_clips_are_the_released_rule(n: int, f: int, stride: int, k: int, fps: int) -> None:
+    span = f * stride * fps / 30
+    clips = sampling.spread_clips(n, f, stride, k, fps)
+    assert clips.shape == (k, f)
+    for number in range(k):
+        start = max(n - span, 0) * number / k
+        for place in range(f):
+            exact = start + (span - 1) * (place / (f - 1) if f > 1 else 0)
+            exact = min(max(exact, 0), n - 1)
+            assert abs(exact - 0.5 - clips[number, place]) <= 0.5 + 1e-6, "rounded down"
+
+
+@pytest.mark.parametrize("fps", [0, -1, math.inf, math.nan])
+def test_a_rate_that_is_none_is_named(fps: float) -> None:
+    with pytest.raises(ValueError, match=f"^fps must be a finite number above 0, got {fps}$"):
+        sampling.spread_clips(9, 8, 4, 2, fps)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: sampling.random_clip(0, 8, 4, np.random.default_rng(0)), "n"),
+        (lambda: sampling.random_clip(8, 0, 4, np.random.default_rng(0)), "num_frames"),
+        (lambda: sampling.random_clip(8, 8, 0, np.random.default_rng(0)), "stride"),
+        (lambda: sampling.centre_clip(8, 0, 4), "num_frames"),
+        (lambda: sampling.uniform_clips(0, 8, 4, 1), "n"),
+        (lambda: sampling.uniform_clips(8, 0, 4, 1), "num_frames"),
+        (lambda: sampling.uniform_clips(8, 8, 4, 0), "num_clips"),
+        (lambda: sampling.spread_clips(0, 8, 4, 1, 30), "n"),
+        (lambda: sampling.spread_clips(8, 0, 4, 1, 30), "num_frames"),
+        (lambda: sampling.spread_clips(8, 8, 4, 0, 30), "num_clips"),
+        (lambda: sampling.spread_clips(8, 8, math.inf, 1, 30), "stride"),
+        (lambda: sampling.covering_clips(0, 8, 4), "n"),
+        (lambda: sampling.covering_clips(8, 8, math.inf), "stride"),
+        (lambda: sampling.sliding_clips(0, 8, 4, 1), "n"),
+        (lambda: sampling.sliding_clips(8, 0, 4, 1), "num_frames"),
+        (lambda: sampling.sliding_clips(8, 8, -1, 1), "stride"),
+        (lambda: sampling.random_segments(0, 8, np.random.default_rng(0)), "n"),
+        (lambda: sampling.random_segments(8, 0, np.random.default_rng(0)), "num_frames"),
+        (lambda: sampling.centre_segments(8, 0), "num_frames"),
+        (lambda: sampling.uniform_segments(8, 8, 0), "num_clips"),
+        (lambda: sampling.uniform_segments(0, 8, 1), "n"),
+    ],
+)
+def test_every_count_is_checked_by_every_function(call: Callable[[], object], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        call()

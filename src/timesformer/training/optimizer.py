@@ -74,9 +74,7 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> Optimizers:
         fused = not any(isinstance(parameter, DTensor) for parameter in model.parameters())  # of shards there is none
         return Optimizers(SGD(options(False), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused))
     adamw = AdamW(options(False), betas=(recipe.momentum, recipe.beta2), fused=True)
-    if recipe.name == "adamw":
-        return Optimizers(adamw)
-    if not (matrices := options(True)):  # a model without such blocks
+    if not (matrices := options(True)):  # for adamw, and for a model without such blocks
         return Optimizers(adamw)
     return Optimizers(Muon(matrices, adjust_lr_fn="match_rms_adamw"), adamw)
 
