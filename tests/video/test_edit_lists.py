@@ -205,3 +205,18 @@ def test_only_files_with_joints_are_decoded_to_be_opened(
 
     assert [is_spliced(edits) for edits in ([(60, 0)], [(55, 5)], [(27, 13)], [(25, None), (30, 20)])] == 4 * [False]
     assert [is_spliced(edits) for edits in ([(10, 0), (10, 30)], [(20, 10), (20, 10)])] == 2 * [True]
+
+
+def test_a_table_keeps_what_decoding_gave() -> None:
+    rows = [(time, time - 2, time == 0, time % 2) for time in range(6)]
+    table = packets.FrameTable.of([value for row in rows for value in row])
+    kept = table.only([0, 1, 4])
+    assert (kept.pts.tolist(), kept.dts.tolist(), kept.is_key.tolist()) == (
+        [0, 1, 4],
+        [-2, -1, 2],
+        [True, False, False],
+    )
+    assert not kept.is_alone.any()
+    for times in ([0, 4, 1], [0, 1, 1], [0, 9], [0, None]):
+        assert len(table.only(times)) == 0
+    assert len(packets.FrameTable.of([0, 0, 1, 0, 3, 1, 0, 0, 3, 2, 0, 0]).only([0, 3])) == 0

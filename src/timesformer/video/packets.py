@@ -58,8 +58,7 @@ class FrameTable:
     def only(self, times: Sequence[int | None]) -> FrameTable:
         """Only the frames of these times, which decoding gave one after the other; empty if they do not fit.
 
-        None of them is then skipped when others are decoded: at a joint, frames that nothing is predicted from still
-        decide which ones the decoder gives out.
+        None of them is skipped when others are decoded: what a decoder gives out at a joint may depend on every packet.
         """
         places = [self.place(time) for time in times]
         if UNKNOWN in places or (np.diff(places) <= 0).any() or (np.diff(self.pts) == 0).any():
@@ -160,7 +159,7 @@ class Sieve:
     def __call__(self, packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.Packet[av.VideoStream]]:
         for packet in packets:
             place = self._table.place(packet.pts)
-            if packet.is_discard or place == UNKNOWN or not self._table.is_alone[place] or place in self.wanted:
+            if place == UNKNOWN or not self._table.is_alone[place] or packet.is_discard or place in self.wanted:
                 yield packet
             else:
                 self.skipped[place] = True
