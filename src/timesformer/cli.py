@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -223,6 +222,17 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--max-seconds", type=_positive, default=120, help="of work for a request (default: %(default)s)"
     )
+    serve.add_argument(
+        "--max-start-seconds", type=_positive, default=600, help="for a worker to start (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-upload-space", type=_positive, metavar="MB", help="of all uploads (default: what the others allow)"
+    )
+    serve.add_argument("--max-connections", type=_count, default=512, help="open at once (default: %(default)s)")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], type=_host, metavar="NAME",
+        help="answer under this name or address too, as behind a proxy (default: names of this machine's loopback)",
+    )  # fmt: skip
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
@@ -417,6 +427,15 @@ def _positive(text: str) -> float:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+
+
+def _host(text: str) -> str:
+    from timesformer.app.guard import host_name
+
+    try:
+        return host_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _share(text: str) -> float:
@@ -878,8 +897,9 @@ def _map(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     try:
-        import uvicorn
-
+        from timesformer.app.connections import usual_bounds
+        from timesformer.app.guard import host_name, is_loopback
+        from timesformer.app.listen import Server, listen, log_sparingly
         from timesformer.app.server import Limits, create_app
         from timesformer.workers import JobError, WorkerLost
     except ImportError as error:
@@ -887,25 +907,34 @@ def _serve(args: argparse.Namespace) -> int:
 
     if args.samples and not args.samples.is_dir():
         raise ValueError(f"--samples {args.samples}: no such folder")
-    place = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        place.bind((args.host, args.port))
-    except (OSError, OverflowError) as error:
-        raise ValueError(f"--host {args.host} --port {args.port}: {error}") from error
-    limits = Limits(args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds)
-    threads = max(1, (os.cpu_count() or 1) // args.workers)
-    options = {"classes": args.classes, **_options(args.set)}
+    listening = listen(args.host, args.port)
+    everywhere = args.host in ("", "0.0.0.0", "::")
+    hosts = [*args.allow_host, *([] if everywhere else [host_name(args.host)])]
+    limits = Limits(
+        args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds,
+        start_seconds=args.max_start_seconds, upload_megabytes=args.max_upload_space,
+    )  # fmt: skip
     app = create_app(
-        args.model, options=options, limits=limits, workers=args.workers, threads=threads, samples=args.samples
+        args.model,
+        options={"classes": args.classes, **_options(args.set)},
+        limits=limits,
+        workers=args.workers,
+        threads=max(1, (os.cpu_count() or 1) // args.workers),
+        samples=args.samples,
+        hosts=hosts,
     )
     try:
         app.state.pool.start()  # here, so that a model that can't be loaded is one clear error
     except (JobError, WorkerLost) as error:
         raise ValueError(str(error)) from error
-    console.print(f"http://{args.host}:{place.getsockname()[1]}   (ends with Ctrl-C)")
+    shown = "localhost" if everywhere else f"[{args.host}]" if ":" in args.host else args.host
+    console.print(f"http://{_escape(shown)}:{listening.getsockname()[1]}   (ends with Ctrl-C)")
+    if not is_loopback(shown.strip("[]")) or everywhere:
+        names = ", ".join(["localhost", *hosts])
+        console.print(f"answers under these names only: {_escape(names)}; --allow-host NAME allows another")
+    log_sparingly()
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
+        Server(app, usual_bounds(args.max_connections), app.state.pool.close).run([listening])
     return 0
 
 

@@ -1,67 +1,28 @@
-"""Processes that classify and explain videos for the server, and the queue before them."""
+"""What a worker process does for the server: classify and explain videos."""
 
 from __future__ import annotations
 
-import queue
-import threading
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timesformer.workers import JobError, Worker, WorkerLost
-
-Job = dict[str, Any]
+from timesformer.workers import JobError, is_unwanted
 
 
-class Unavailable(Exception):
-    """A worker that is gone can't be started again, and why."""
+class ScoresError(Exception):
+    """The model gives scores that are not numbers: a fault of its weights, not of a video."""
 
 
-class Pool:
-    """Workers that share a queue of bounded length."""
+def make_classifier(
+    source: str, options: dict[str, Any], longest: float, threads: int
+) -> Callable[[dict[str, Any]], None]:
+    """A function for jobs that `do` predict, explain or timeline, of the video at `path`.
 
-    def __init__(self, workers: list[Worker], waiting: int) -> None:
-        self._workers = workers
-        self._idle: queue.Queue[Worker] = queue.Queue()
-        for worker in workers:
-            self._idle.put(worker)
-        self._places = threading.BoundedSemaphore(len(workers) + waiting)
-
-    def start(self) -> None:
-        """Start the workers that have not been. Raises JobError if one cannot."""
-        for worker in self._workers:
-            worker.start()
-
-    def run(self, job: Job, seconds: float) -> Any:
-        """Do a job as soon as a worker is idle.
-
-        Raises:
-            queue.Full: as many jobs as are allowed wait already.
-            Unavailable: no process can be started.
-            JobError, WorkerLost: as `Worker.run`.
-        """
-        if not self._places.acquire(blocking=False):
-            raise queue.Full
-        try:
-            worker = self._idle.get()
-            try:
-                try:
-                    worker.start()  # unless it runs
-                except (JobError, WorkerLost) as error:
-                    raise Unavailable(str(error)) from error
-                return worker.run(job, seconds)
-            finally:
-                self._idle.put(worker)
-        finally:
-            self._places.release()
-
-    def stop(self) -> None:
-        for worker in self._workers:
-            worker.stop()
-
-
-def make_classifier(source: str, options: dict[str, Any], longest: float, threads: int) -> Callable[[Job], Any]:
-    """What a worker of the server does: jobs `predict`, `explain` and `timeline`, each of a `path`."""
+    The answer is written to the file `answer`: a process that is frozen while it sends a large result through a pipe
+    would block whoever reads it.
+    """
     import torch
 
     from timesformer.evaluation.timeline import timeline
@@ -71,24 +32,38 @@ def make_classifier(source: str, options: dict[str, Any], longest: float, thread
 
     torch.set_num_threads(threads)
     classifier = VideoClassifier.from_pretrained(source, **options)
+    span = classifier.preprocessing.num_frames * classifier.preprocessing.stride
 
-    def do(job: Job) -> Any:
-        path = Path(job["path"])
+    def do(job: dict[str, Any]) -> None:
+        path, file = Path(job["path"]), Path(job["answer"])
         with VideoReader(path) as video:
-            duration, frames = video.duration, len(video)
-        if duration > longest:
+            duration, frames = float(video.duration), len(video)
+        if not duration <= longest:
             raise JobError(f"the video is {duration:.0f} s long; at most {longest:.0f} s are allowed")
-        if job["do"] == "predict":
+        _stop_if_unwanted()
+        if job["do"] == "explain":
+            write_explanation(explain(classifier, path, of=job["of"]), file)
+            return
+        if job["do"] == "timeline":
+            scored = timeline(classifier, path, on_clip=lambda done, total: _stop_if_unwanted())
+            answer = {**scored.to_json(job["threshold"]), "video": job["name"]}
+        else:
             labels = classifier.predict(path, top=job["top"])
             top = [{"label": label, "score": score} for label, score in labels]
-            preprocessing = classifier.preprocessing
-            span = preprocessing.num_frames * preprocessing.stride
-            return {"top": top, "duration": duration, "clips": frames / span}
-        if job["do"] == "timeline":
-            return timeline(classifier, path).to_json(job["threshold"])
-        explanation = explain(classifier, path, of=job["of"])
-        file = path.with_name(f".explained{job['suffix']}")  # as no upload is named
-        write_explanation(explanation, file)
-        return file.read_bytes()
+            answer = {"top": top, "duration": _finite(duration), "clips": frames / span}
+        try:
+            text = json.dumps(answer, allow_nan=False, separators=(",", ":"))
+        except ValueError:
+            raise ScoresError("the model gives scores that are not numbers") from None
+        file.write_text(text, encoding="ascii")
 
     return do
+
+
+def _stop_if_unwanted() -> None:
+    if is_unwanted():
+        raise JobError("nobody waits for the answer")
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
