@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import socket
@@ -18,7 +19,8 @@ from timesformer.app.answers import printable
 from timesformer.app.connections import Bounds, Connection, Connections
 
 _BACKLOG = 64  # connections that the system takes on before the server does: as many are opened at once
-_STOP = 5  # seconds, for requests that are being answered when the server is to stop
+_STOP = 4  # seconds, for requests that are being answered when the server is to stop
+_LEAVE = 2  # seconds, for clients to take in that theirs is not
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -73,10 +75,18 @@ class Server(uvicorn.Server):
             log_config=None,
             log_level="warning",
             backlog=_BACKLOG,
-            timeout_graceful_shutdown=_STOP,
+            timeout_graceful_shutdown=_STOP + _LEAVE,
         )
         super().__init__(config)
         self._end_now = end_now
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        def refuse_the_rest() -> None:
+            for task in self.server_state.tasks:
+                task.cancel()
+
+        asyncio.get_running_loop().call_later(_STOP, refuse_the_rest)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

@@ -186,8 +186,8 @@ def make_app(pool: Pool, limits: Limits, samples: Samples, hosts: Iterable[str] 
             uploads.close()
 
     app = FastAPI(
-        title="timesformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        description="Classify and explain videos.", responses=_problems(400, 403, 422, 500),
+        title="timesformer", version=__version__, description="Classify and explain videos.", lifespan=lifespan,
+        docs_url=None, redoc_url=None, redirect_slashes=False, responses=_problems(400, 403, 422, 500),
     )  # fmt: skip
     app.state.pool = pool
     app.state.uploads = uploads
@@ -276,8 +276,10 @@ def _add_page(app: FastAPI, samples: Samples) -> None:
         """One of them."""
         return samples.answer(name)
 
-    @app.get("/", response_class=HTMLResponse, dependencies=[_only()])
-    async def show_page() -> HTMLResponse:
+    html: dict[str, Any] = {"content": {"text/html": {"schema": {"type": "string"}}}}
+
+    @app.get("/", response_class=Response, responses={200: html}, dependencies=[_only()])
+    async def show_page() -> Response:
         """The page."""
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
