@@ -119,11 +119,16 @@ def test_what_another_site_embeds_is_refused(port: int, site: str) -> None:
     for path in ("/samples", "/healthz", "/openapi.json", "/"):
         assert ask(port, get(path, f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: no-cors")).status == 403
     assert ask(port, get("/samples", f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: navigate")).status == 403
+    framed = f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"
+    assert ask(port, get("/", *framed)).status == 403
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
 def test_a_link_to_the_page_may_be_followed(port: int, site: str) -> None:
-    assert ask(port, get("/", f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: navigate")).status == 200
+    assert (
+        ask(port, get("/", f"Sec-Fetch-Site: {site}", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")).status
+        == 200
+    )
 
 
 ANSWERS = [

@@ -109,9 +109,9 @@ class Guard:
         """Raise Refusal for what may come from another page, or under a name that is not the server's."""
         if not scope["path"].startswith("/"):
             raise Refusal(400, "the target of a request must be a path")
-        hosts, origins, sites, modes = (
+        hosts, origins, sites, modes, uses = (
             [value.decode("latin-1") for name, value in scope["headers"] if name == wanted]
-            for wanted in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
+            for wanted in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
         )
         if len(hosts) != 1:
             raise Refusal(400, f"a request must have one Host header, not {len(hosts)}")
@@ -123,7 +123,8 @@ class Guard:
             raise Refusal(403, f"Host: {host[0]!r} is not a name of this server; --allow-host {host[0]} allows it")
         if any(not self._is_same(origin, host) for origin in origins):
             raise Refusal(403, f"Origin: {origins[0][:100]!r} is not this server's own page")
-        followed_link = scope["method"] == "GET" and scope["path"] == "/" and modes == ["navigate"]
+        to_page = scope["method"] == "GET" and scope["path"] == "/"
+        followed_link = to_page and modes == ["navigate"] and uses in ([], ["document"])  # and not in a frame
         if any(site.lower() not in ("same-origin", "none") for site in sites) and not followed_link:
             raise Refusal(403, f"Sec-Fetch-Site: {sites[0][:100]!r}: not asked by this server's own page")
 
