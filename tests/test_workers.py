@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 import torch
 
 from timesformer import workers
-from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers, at_step
+from timesformer.workers import QUICKEST, JobError, Worker, WorkerLost, Workers, at_step
 
 Job = tuple[str, int]
 
@@ -188,3 +190,146 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def make_doubled() -> Callable[[Any], Any]:
+    """Doubles a number; of a pair, sleeps first; or stops its own process, while it works or once it is idle again."""
+
+    def do(job: Any) -> Any:
+        if isinstance(job, tuple):
+            time.sleep(job[0])
+            return 2 * job[1]
+        if job == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return os.getpid() if isinstance(job, str) else 2 * job
+
+    return do
+
+
+@pytest.fixture
+def doubler() -> Iterator[Worker]:
+    worker = Worker(make_doubled, method=QUICKEST)
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300])
+def test_no_time_limit_is_too_long_to_wait_for(doubler: Worker, seconds: float) -> None:
+    assert [doubler.run((0.05, number), seconds) for number in range(3)] == [0, 2, 4]
+
+
+def test_an_answer_that_was_not_waited_for_is_nobody_elses(doubler: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            doubler.run((0.05, 100), 60)
+    assert [doubler.run(number, 60) for number in range(3)] == [0, 2, 4]
+
+
+def test_results_that_were_not_drawn_are_not_those_of_the_next_jobs() -> None:
+    with Workers(make_doubled, count=1, method=QUICKEST) as pool:
+        abandoned = pool.results([10, (0.2, 20), 30], 60, in_order=True)
+        assert next(abandoned) == (10, 20)
+        abandoned.close()
+        assert list(pool.results([1, 2, 3], 60, in_order=True)) == [(1, 2), (2, 4), (3, 6)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops a process")
+def test_a_process_that_froze_while_idle_is_replaced(doubler: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_PICK_UP", 0.3, raising=False)
+    frozen = doubler.run("who", 60)
+    os.kill(frozen, signal.SIGSTOP)
+    outcomes: list[Any] = []
+    thread = threading.Thread(target=lambda: outcomes.append(doubler.run(4, 60)), daemon=True)
+    thread.start()
+    thread.join(20)
+    with suppress(ProcessLookupError):
+        os.kill(frozen, signal.SIGKILL)
+    assert outcomes == [8]
+    assert not _alive(frozen)
+
+
+def test_a_process_that_died_while_idle_is_replaced(doubler: Worker) -> None:
+    os.kill(doubler.run("who", 60), signal.SIGKILL)
+    assert doubler.run(4, 60) == 8
+
+
+def make_late() -> Callable[[Any], Any]:
+    time.sleep(600)
+    return make_doubled()
+
+
+def test_a_process_that_never_gets_ready_is_ended() -> None:
+    worker = Worker(make_late, method=QUICKEST, start_seconds=0.2)
+    with pytest.raises(WorkerLost, match=r"can't work after 0\.2 s"):
+        worker.start()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="stops processes")
+def test_a_job_that_no_process_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_PICK_UP", 0.2, raising=False)
+    frozen: list[int] = []
+
+    def ready(self: Worker) -> None:
+        original(self)
+        assert self._process is not None
+        frozen.append(self._process.pid or 0)
+        os.kill(frozen[-1], signal.SIGSTOP)
+
+    original = Worker.ready
+    monkeypatch.setattr(Worker, "ready", ready)
+    worker, outcomes = Worker(make_doubled, method=QUICKEST), []
+
+    def run() -> None:
+        with suppress(WorkerLost):
+            worker.run(1, 60)
+        outcomes.append(len(frozen))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    worker.stop()
+    assert outcomes == [3]
+
+
+def make_patient() -> Callable[[float], bool]:
+    """Works for so many seconds, or until nobody waits for it any more."""
+
+    def do(job: float) -> bool:
+        end = time.monotonic() + abs(job)
+        while time.monotonic() < end and not (job > 0 and workers.is_unwanted()):
+            time.sleep(0.01)
+        return True
+
+    return do
+
+
+@pytest.mark.parametrize(("job", "kept"), [(30.0, True), (-30.0, False)])
+def test_a_job_that_nobody_waits_for_ends_soon(job: float, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_GRACE", 20 if kept else 0.3)
+    worker, left = Worker(make_patient, method=QUICKEST), threading.Event()
+    worker.start()
+    threading.Timer(0.2, left.set).start()
+    started = time.monotonic()
+    if kept:
+        assert worker.run(job, 60, left=left)
+    else:
+        with pytest.raises(WorkerLost):
+            worker.run(job, 60, left=left)
+    assert time.monotonic() - started < 15
+    worker.stop()
+
+
+def test_a_worker_is_ended_for_good_from_another_thread() -> None:
+    worker = Worker(make_patient, method=QUICKEST)
+    worker.start()
+    threading.Timer(0.2, worker.close).start()
+    with pytest.raises(WorkerLost):
+        worker.run(-60, 60)
+    with pytest.raises(WorkerLost, match="was ended"):
+        worker.start()

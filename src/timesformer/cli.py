@@ -14,7 +14,6 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -321,6 +320,17 @@ def _parser() -> Parser:
     serve.add_argument(
         "--max-seconds", type=types.seconds, default=120, help="of work for a request (default: %(default)s)"
     )
+    serve.add_argument(
+        "--max-start-seconds", type=types.seconds, default=600, help="for a worker to start (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--max-upload-space", type=types.amount, metavar="MB", help="of all uploads (default: what the others allow)"
+    )
+    serve.add_argument("--max-connections", type=types.count, default=512, help="open at once (default: %(default)s)")
+    serve.add_argument(
+        "--allow-host", action="append", default=[], type=_host, metavar="NAME",
+        help="answer under this name or address too, as behind a proxy (default: names of this machine's loopback)",
+    )  # fmt: skip
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
     reproduce.add_argument(
@@ -518,6 +528,15 @@ def _add_time_limit(parser: Parser) -> None:
 
 def _add_json(parser: Parser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+
+
+def _host(text: str) -> str:
+    from timesformer.app.guard import host_name
+
+    try:
+        return host_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _data(text: str) -> Path | str:
@@ -1016,8 +1035,9 @@ def _map(args: argparse.Namespace) -> int:
 
 def _serve(args: argparse.Namespace) -> int:
     try:
-        import uvicorn
-
+        from timesformer.app.connections import usual_bounds
+        from timesformer.app.guard import host_name, is_loopback
+        from timesformer.app.listen import Server, listen, log_sparingly
         from timesformer.app.server import Limits, create_app
         from timesformer.workers import JobError, WorkerLost
     except ImportError as error:
@@ -1025,25 +1045,34 @@ def _serve(args: argparse.Namespace) -> int:
 
     if args.samples and not args.samples.is_dir():
         raise ValueError(f"--samples {args.samples}: no such folder")
-    place = socket.socket(socket.AF_INET6 if ":" in args.host else socket.AF_INET)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        place.bind((args.host, args.port))
-    except (OSError, OverflowError) as error:
-        raise ValueError(f"--host {args.host} --port {args.port}: {error}") from error
-    limits = Limits(args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds)
-    threads = max(1, (os.cpu_count() or 1) // args.workers)
-    options = {"classes": args.classes, **_options(args.set)}
+    listening = listen(args.host, args.port)
+    everywhere = args.host in ("", "0.0.0.0", "::")
+    hosts = [*args.allow_host, *([] if everywhere else [host_name(args.host)])]
+    limits = Limits(
+        args.max_megabytes, args.max_duration, args.max_waiting, args.max_seconds,
+        start_seconds=args.max_start_seconds, upload_megabytes=args.max_upload_space,
+    )  # fmt: skip
     app = create_app(
-        args.model, options=options, limits=limits, workers=args.workers, threads=threads, samples=args.samples
+        args.model,
+        options={"classes": args.classes, **_options(args.set)},
+        limits=limits,
+        workers=args.workers,
+        threads=max(1, (os.cpu_count() or 1) // args.workers),
+        samples=args.samples,
+        hosts=hosts,
     )
     try:
         app.state.pool.start()  # here, so that a model that can't be loaded is one clear error
     except (JobError, WorkerLost) as error:
         raise ValueError(str(error)) from error
-    console.print(f"http://{args.host}:{place.getsockname()[1]}   (ends with Ctrl-C)")
+    name = "localhost" if everywhere else f"[{args.host}]" if ":" in args.host else args.host
+    console.print(f"http://{name}:{listening.getsockname()[1]}   (ends with Ctrl-C)")
+    if not is_loopback(name.strip("[]")) or everywhere:
+        names = ", ".join(["localhost", *hosts])
+        console.print(f"answers under these names only: {names}; --allow-host NAME allows another")
+    log_sparingly()
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
+        Server(app, usual_bounds(args.max_connections), app.state.pool.close).run([listening])
     return 0
 
 

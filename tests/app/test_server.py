@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import queue
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 import timesformer
+from timesformer.app.pool import Job
 from timesformer.app.server import Limits, create_app
-from timesformer.app.worker import Job, Pool
 from timesformer.cli import main
 from timesformer.workers import JobError, Worker, WorkerLost
 
@@ -35,6 +33,9 @@ def make_strange(greeting: str) -> Any:
         return f"{greeting} {os.getpid()}"
 
     return do
+
+
+BASE = "http://localhost"
 
 
 def make_nothing() -> Any:
@@ -73,27 +74,10 @@ def test_a_worker_that_cannot_start_says_why() -> None:
         Worker(make_nothing, ()).start()
 
 
-def test_the_queue_is_bounded() -> None:
-    pool = Pool([Worker(make_strange, ("hi",))], waiting=1)
-    pool.start()
-    try:
-        jobs = [threading.Thread(target=pool.run, args=({"do": "sleep", "seconds": 1.5}, 10)) for _ in range(2)]
-        for job in jobs:
-            job.start()
-        time.sleep(0.5)
-        with pytest.raises(queue.Full):
-            pool.run({"do": "greet"}, 10)
-        for job in jobs:
-            job.join()
-        assert pool.run({"do": "greet"}, 10).startswith("hi ")
-    finally:
-        pool.stop()
-
-
 @pytest.fixture(scope="module")
 def client(model: Path, video: Path) -> Iterator[TestClient]:
     limits = Limits(megabytes=0.5, duration=30, seconds=60)
-    with TestClient(create_app(str(model), limits=limits, samples=video.parent)) as client:
+    with TestClient(create_app(str(model), limits=limits, samples=video.parent), BASE) as client:
         yield client
 
 
@@ -101,8 +85,9 @@ def send(client: TestClient, address: str, content: bytes, name: str = "my film.
     return client.post(address, files={"video": (name, content)})
 
 
-def leftovers() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("timesformer-*")}
+def leftovers() -> set[Path]:
+    """Uploads of any server."""
+    return {path for path in Path(tempfile.gettempdir()).glob("timesformer-serve-*/*") if path.is_dir()}
 
 
 def test_a_video_is_classified_as_by_the_classifier(client: TestClient, model: Path, video: Path) -> None:
@@ -142,7 +127,7 @@ def test_bad_uploads_are_one_clear_error(client: TestClient, video: Path) -> Non
     assert broken.status_code == 422
     assert broken.json()["error"].startswith("notes.txt: ")
     assert "/tmp" not in broken.json()["error"]
-    assert client.post("/predict").status_code == 422
+    assert client.post("/predict").status_code == 415
     none = send(client, "/predict?top=0", video.read_bytes())
     assert none.status_code == 422
     assert none.json() == {"error": "top: Input should be greater than or equal to 1, not '0'"}
@@ -167,14 +152,14 @@ def test_what_is_too_large_is_refused(client: TestClient) -> None:
 
 
 def test_what_is_too_long_is_refused(model: Path, video: Path) -> None:
-    with TestClient(create_app(str(model), limits=Limits(duration=1))) as client:
+    with TestClient(create_app(str(model), limits=Limits(duration=1)), BASE) as client:
         answer = send(client, "/predict", video.read_bytes())
         assert answer.status_code == 422
         assert answer.json()["error"] == "the video is 2 s long; at most 1 s are allowed"
 
 
 def test_what_takes_too_long_is_ended_and_the_server_goes_on(model: Path, video: Path) -> None:
-    with TestClient(create_app(str(model), limits=Limits(seconds=1e-3))) as client:
+    with TestClient(create_app(str(model), limits=Limits(seconds=1e-3)), BASE) as client:
         before = leftovers()
         assert send(client, "/explain", video.read_bytes()).status_code == 504
         assert client.get("/healthz").json()["status"] == "ok"
@@ -191,7 +176,8 @@ def test_the_page_and_its_samples_need_nothing_from_elsewhere(client: TestClient
         assert client.get(f"/samples/{name}").status_code == 404
     schema = client.get("/openapi.json").json()
     assert {"/predict", "/explain", "/healthz"} <= schema["paths"].keys()
-    assert {"200", "413", "422", "500", "503", "504"} == schema["paths"]["/predict"]["post"]["responses"].keys()
+    statuses = {"200", "400", "403", "408", "413", "415", "422", "500", "503", "504"}
+    assert statuses == schema["paths"]["/predict"]["post"]["responses"].keys()
 
 
 def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,11 +201,11 @@ def test_every_error_is_json_with_an_error(client: TestClient, method: str, addr
 
 def test_a_fault_of_the_server_is_not_the_clients(video: Path, caplog: pytest.LogCaptureFixture, model: Path) -> None:
     app = create_app(str(model))
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with TestClient(app, BASE, raise_server_exceptions=False) as client:
         app.state.pool._workers[0].stop()
         app.state.pool._workers[0]._arguments = ("nowhere", {}, 10.0, 1)
         answer = client.post("predict", files={"video": ("a.mp4", video.read_bytes())})
-    assert answer.status_code == 500
+    assert answer.status_code == 503
     assert "can't start a worker" in answer.json()["error"]
     assert "no worker can be started" in caplog.text
 

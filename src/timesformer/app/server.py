@@ -2,70 +2,147 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import logging
-import queue
 import re
 import reprlib
-import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from anyio import to_thread
-from fastapi import FastAPI, File, HTTPException, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.exceptions import HTTPException
 
 from timesformer import __version__
-from timesformer.app.worker import Pool, Unavailable, make_classifier
-from timesformer.video.decode import VideoError, is_video_path
+from timesformer.app.answers import ClientLeft, Json, Problem, Refusal, busy, printable, problem
+from timesformer.app.form import Pace, Video, declared_size, receive_video
+from timesformer.app.guard import Guard
+from timesformer.app.jobs import make_classifier
+from timesformer.app.pool import Full, Pool, Unavailable
+from timesformer.app.samples import Samples
+from timesformer.app.uploads import FULL_DISK, NoSpace, Uploads
+from timesformer.video.decode import VideoError
 from timesformer.workers import JobError, Worker, WorkerLost
 
-Video = Annotated[UploadFile, File(description="a video in whatever format FFmpeg reads, or a GIF")]
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-
-class Problem(BaseModel):
-    """Why a request is not answered."""
-
-    error: str
-
-
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "description": why}
-    for status, why in {
-        413: "The upload is too large.",
-        422: "Not readable as a video, too long, or a request that is not as described.",
-        500: "The server failed.",
-        503: "Too many requests wait already: try again after `Retry-After` seconds.",
-        504: "The video took too long, or more than a process can stand.",
-    }.items()
-}
 _PAGE = Path(__file__).parent / "page.html"
+_KINDS = {"mp4": "video/mp4", "gif": "image/gif", "png": "image/png"}
+_WHY = {
+    400: "Not HTTP, or not a form, as it has to be.",
+    403: "Asked under a name that is not the server's, or by another page than its own.",
+    404: "There is no such sample.",
+    408: "The upload is too slow.",
+    413: "The upload is too large.",
+    415: "Not sent as multipart/form-data, or compressed.",
+    422: "Not readable as a video, too long, or a request that is not as described.",
+    500: "The server failed.",
+    503: "Too many requests wait already, or there is no space: try again after `Retry-After` seconds.",
+    504: "The video took too long, or ended the process that worked on it.",
+}
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["video"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "video": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "a video in whatever format FFmpeg reads, or a GIF",
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes upon itself.
+    """How much a server does for others.
 
     Attributes:
         megabytes: of an upload.
         duration: of a video, in seconds.
         waiting: requests that wait for a worker, at most.
         seconds: that a request's work may take.
+        start_seconds: that a worker may take to start.
+        upload_megabytes: of all uploads together; by default each that may be in hand can be as large as one may.
+        pace: of an upload.
     """
 
     megabytes: float = 200
     duration: float = 3600
     waiting: int = 8
     seconds: float = 120
+    start_seconds: float = 600
+    upload_megabytes: float | None = None
+    pace: Pace = field(default_factory=Pace)
+
+
+class Health(BaseModel):
+    """That the server is up."""
+
+    status: Literal["ok"] = "ok"
+    version: str = __version__
+
+
+class Entry(BaseModel):
+    """A class and its score."""
+
+    label: str
+    score: float
+
+
+class Prediction(BaseModel):
+    """The classes of highest score; the duration in seconds, if the file has one; how many clips would cover it."""
+
+    top: list[Entry]
+    duration: float | None
+    clips: float
+
+
+class Clip(BaseModel):
+    """Scores of all classes, in a stretch of a video in seconds."""
+
+    start: float
+    end: float
+    scores: list[float]
+
+
+class Segment(BaseModel):
+    """A stretch of a video, in seconds, in which a class scores high."""
+
+    label: str
+    start: float
+    end: float
+    score: float
+
+
+class Timeline(BaseModel):
+    """Scores over the time of a video."""
+
+    video: str
+    classes: list[str]
+    clips: list[Clip]
+    threshold: float
+    segments: list[Segment]
 
 
 def create_app(
@@ -76,8 +153,9 @@ def create_app(
     workers: int = 1,
     threads: int = 1,
     samples: Path | None = None,
+    hosts: Iterable[str] = (),
 ) -> FastAPI:
-    """The application.
+    """The application, with a model.
 
     Args:
         source, options: the model, as `VideoClassifier.from_pretrained` takes it.
@@ -85,147 +163,206 @@ def create_app(
         workers: processes that each hold the model and do one request at a time.
         threads: of each.
         samples: folder of videos that the page offers.
+        hosts: names and addresses under which the server may be asked, beside the loopback ones.
     """
     limits = limits or Limits()
     arguments = (source, options or {}, limits.duration, threads)
-    pool = Pool([Worker(make_classifier, arguments) for _ in range(workers)], limits.waiting)
-    files = [path for path in sorted(samples.iterdir()) if path.is_file() and is_video_path(path)] if samples else []
-    offered = {path.name: path for path in files}
+    each = [Worker(make_classifier, arguments, start_seconds=limits.start_seconds) for _ in range(workers)]
+    return make_app(Pool(each, limits.waiting), limits, Samples(samples), hosts)
+
+
+def make_app(pool: Pool, limits: Limits, samples: Samples, hosts: Iterable[str] = ()) -> FastAPI:
+    """The application, with workers that do jobs as those of `make_classifier` do."""
+    uploads = Uploads(2**20 * (limits.upload_megabytes or limits.megabytes * pool.free))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # A request that waits holds a thread; there are some left to refuse others by.
-        to_thread.current_default_thread_limiter().total_tokens = workers + limits.waiting + 16
-        pool.start()
+        uploads.open()
         try:
+            pool.start()
             yield
         finally:
             pool.stop()
+            uploads.close()
 
-    app = FastAPI(title="timesformer", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="timesformer", version=__version__, description="Classify and explain videos.", lifespan=lifespan,
+        docs_url=None, redoc_url=None, redirect_slashes=False, responses=_problems(400, 403, 422, 500),
+    )  # fmt: skip
     app.state.pool = pool
-    app.add_middleware(_Bounded, largest=int(limits.megabytes * 2**20))
-
-    def work(upload: UploadFile, job: dict[str, Any]) -> Any:
-        with _kept(upload) as path:
-            try:
-                return pool.run({**job, "path": str(path)}, limits.seconds)
-            except queue.Full:
-                raise HTTPException(503, "too many requests wait already", {"Retry-After": "5"}) from None
-            except JobError as error:
-                if not isinstance(error.__cause__, VideoError | ValueError | JobError):
-                    logger.exception("a request failed")
-                    raise HTTPException(500, f"the server failed: {error}") from None
-                message = str(error).replace(str(path), upload.filename or "the video")
-                raise HTTPException(422, message) from None
-            except WorkerLost as error:
-                raise HTTPException(504, f"the video {error}") from None
-            except Unavailable as error:
-                logger.exception("no worker can be started")
-                raise HTTPException(500, f"the server can't start a worker: {error}") from None
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the server is up."""
-        return {"status": "ok", "version": __version__}
-
-    @app.post("/predict", responses=_PROBLEMS)
-    def predict(video: Video, top: Annotated[int, Query(ge=1)] = 5) -> JSONResponse:
-        """The classes of highest score, best first; the duration in seconds; how many clips would cover it."""
-        return JSONResponse(work(video, {"do": "predict", "top": top}))
-
-    @app.post("/explain", response_class=Response, responses=_PROBLEMS)
-    def explain(
-        video: Video,
-        format: Literal["mp4", "gif", "png"] = "mp4",
-        of: Annotated[str | None, Query(description="class that is asked for; attention rollout without")] = None,
-    ) -> Response:
-        """What the model looks at, as a film or a strip of frames."""
-        kind = {"mp4": "video/mp4", "gif": "image/gif", "png": "image/png"}[format]
-        return Response(work(video, {"do": "explain", "suffix": f".{format}", "of": of}), media_type=kind)
-
-    @app.post("/timeline", responses=_PROBLEMS)
-    def timeline(video: Video, threshold: Annotated[float, Query(ge=0, le=1)] = 0.5) -> JSONResponse:
-        """Scores over the time of a video, clip by clip, and the segments above a threshold."""
-        return JSONResponse({**work(video, {"do": "timeline", "threshold": threshold}), "video": video.filename})
-
-    @app.get("/samples")
-    def list_samples() -> list[str]:
-        """Names of the videos that the page offers."""
-        return list(offered)
-
-    @app.get("/samples/{name}")
-    def sample(name: str) -> FileResponse:
-        """One of them."""
-        if name not in offered:
-            raise HTTPException(404, "there is no such sample")
-        return FileResponse(offered[name])
-
-    @app.get("/", response_class=HTMLResponse)
-    def page() -> str:
-        """The page."""
-        return _PAGE.read_text(encoding="utf-8")
-
-    @app.exception_handler(StarletteHTTPException)
-    async def told(request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def not_as_described(request: Request, error: RequestValidationError) -> JSONResponse:
-        problems = (f"{each['loc'][-1]}: {each['msg']}, not {reprlib.repr(each['input'])}" for each in error.errors())
-        return JSONResponse({"error": "; ".join(problems)}, 422)
-
+    app.state.uploads = uploads
+    app.add_middleware(Guard, hosts=hosts)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    _add_work(app, pool, uploads, limits)
+    _add_page(app, samples)
     return app
 
 
-@contextmanager
-def _kept(upload: UploadFile) -> Iterator[Path]:
-    """The upload as a file in a folder of its own, which is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="timesformer-") as folder:
-        name = re.sub(r"[^\w.-]", "_", upload.filename or "")[-60:].lstrip(".")
-        path = Path(folder) / (name or "video")
-        with path.open("wb") as file:
-            shutil.copyfileobj(upload.file, file)
-        yield path
+def _add_work(app: FastAPI, pool: Pool, uploads: Uploads, limits: Limits) -> None:
+    largest = limits.megabytes * 2**20
+
+    async def work(request: Request, job: dict[str, Any], suffix: str) -> bytes:
+        """The answer to a request. Whether there is room for it is asked before its video is read."""
+        size = declared_size(request, largest)
+        try:
+            with pool.place(), uploads.claim(size) as claim:
+                video = await receive_video(request, uploads, claim, largest, limits.pace)
+                answer = claim.folder / f"answer{suffix}"
+                job = {**job, "path": str(video.path), "answer": str(answer), "name": video.name}
+                try:
+                    await _while_there(request, pool.run(job, limits.seconds))
+                except (JobError, WorkerLost, Unavailable) as error:
+                    raise _reason(error, video) from None
+                return await asyncio.to_thread(answer.read_bytes)
+        except Full:
+            raise busy("too many requests wait already") from None
+        except NoSpace as error:
+            raise busy(str(error)) from None
+
+    uploading: dict[str, Any] = {"openapi_extra": _UPLOAD, "responses": _problems(408, 413, 415, 503, 504)}
+
+    @app.post("/predict", response_model=Prediction, dependencies=[_only("top")], **uploading)
+    async def predict(request: Request, top: Annotated[int, Query(ge=1, le=100_000)] = 5) -> Response:
+        """The classes of highest score, best first."""
+        return _json(await work(request, {"do": "predict", "top": top}, ".json"))
+
+    @app.post("/timeline", response_model=Timeline, dependencies=[_only("threshold")], **uploading)
+    async def timeline(
+        request: Request, threshold: Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    ) -> Response:
+        """Scores over the time of a video, clip by clip, and the segments above a threshold."""
+        return _json(await work(request, {"do": "timeline", "threshold": threshold}, ".json"))
+
+    films: dict[str, Any] = {
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in _KINDS.values()}
+    }
+    uploading["responses"] = {**uploading["responses"], 200: films}
+
+    @app.post("/explain", response_class=Response, dependencies=[_only("format", "of")], **uploading)
+    async def explain(
+        request: Request,
+        format: Literal["mp4", "gif", "png"] = "mp4",
+        of: Annotated[str | None, Query(description="class to explain; attention rollout without")] = None,
+    ) -> Response:
+        """What the model looks at, as a film or a strip of frames."""
+        answer = await work(request, {"do": "explain", "of": of}, f".{format}")
+        return Response(answer, media_type=_KINDS[format])
 
 
-class _Bounded:
-    """Refuses a body as soon as it is seen to be too large, however it is sent."""
+def _add_page(app: FastAPI, samples: Samples) -> None:
+    page = _PAGE.read_text(encoding="utf-8")
+    policy = _policy(page)
 
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        self.app, self.largest = app, largest
+    @app.get("/healthz", dependencies=[_only()])
+    async def healthz() -> Health:
+        """Whether the server is up."""
+        return Health()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        told = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-        seen = 0
-        refused = told > self.largest
+    @app.get("/samples", dependencies=[_only()])
+    async def list_samples() -> list[str]:
+        """Names of the videos that the page offers."""
+        return samples.names
 
-        async def counted() -> Message:
-            nonlocal seen, refused
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.largest:
-                refused = True
-                return {"type": "http.disconnect"}
-            return message
+    anything: dict[str, Any] = {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
 
-        started = False
+    @app.get(
+        "/samples/{name}",
+        response_class=Response,
+        dependencies=[_only()],
+        responses={200: anything, **_problems(404)},
+    )
+    def sample(name: str) -> Response:
+        """One of them."""
+        return samples.answer(name)
 
-        async def once(message: Message) -> None:
-            nonlocal started
-            if not refused:
-                started = True
-                await send(message)
+    html: dict[str, Any] = {"content": {"text/html": {"schema": {"type": "string"}}}}
 
-        if not refused:
-            try:
-                await self.app(scope, counted, once)
-            except Exception:
-                if not refused:
-                    raise
-        if refused and not started:
-            answer = JSONResponse({"error": f"at most {self.largest / 2**20:g} MB are allowed"}, 413)
-            await answer(scope, receive, send)
+    @app.get("/", response_class=Response, responses={200: html}, dependencies=[_only()])
+    async def show_page() -> Response:
+        """The page."""
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+
+def _policy(page: str) -> str:
+    """What the page may load: its own script and style, known by their hashes, and what it asks this server for."""
+    hashes = {
+        tag: " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        )
+        for tag in ("script", "style")
+    }
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; img-src data:; "
+        "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "description": _WHY[status]} for status in statuses}
+
+
+def _only(*names: str) -> Any:
+    """A dependency: refuse parameters of other names, and more than one of a name."""
+
+    async def check(request: Request) -> None:
+        for name in request.query_params:
+            if name not in names:
+                allowed = f"one of: {', '.join(names)}" if names else "none at all"
+                raise Refusal(422, f"{printable(name[:100])}: no such parameter; there is {allowed}")
+            if len(request.query_params.getlist(name)) > 1:
+                raise Refusal(422, f"{name}: is given more than once")
+
+    return Depends(check)
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type=Json.media_type)
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of some work, which is cancelled once the client is gone. Raises ClientLeft then."""
+
+    async def leave() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(leave())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientLeft
+        return await working
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+def _reason(error: Exception, video: Video) -> Refusal:
+    """Why a job has no answer, for the client; what is the server's own fault is logged."""
+    if isinstance(error, WorkerLost):
+        return Refusal(504, f"{video.name}: {error}")
+    if isinstance(error, Unavailable):
+        logger.error("no worker can be started: %s", error)
+        return busy(f"the server can't start a worker: {error}")
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+        return busy("the server's disk is full")
+    message = " ".join(str(error).replace(str(video.path), video.name).replace(tempfile.gettempdir(), "").split())
+    if isinstance(cause, VideoError | ValueError | JobError):
+        return Refusal(422, printable(message))
+    logger.error("a request failed", exc_info=error)
+    return Refusal(500, f"the server failed: {printable(message)}")
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), error.headers)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = (f"{each['loc'][-1]}: {each['msg']}, not {reprlib.repr(each['input'])}" for each in error.errors())
+    return problem(422, "; ".join(problems))
