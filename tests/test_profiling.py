@@ -82,6 +82,8 @@ def test_sweeps_do_not_depend_on_the_scheme_they_start_from() -> None:
 
 def test_too_large_a_clip_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timesformer.profiling.count_activations", lambda config: 0)
+    monkeypatch.setenv("TIMESFORMER_MAX_IMAGE_SIZE", str(2**16))
+    monkeypatch.setenv("TIMESFORMER_MAX_CLIP_PIXELS", str(2**44))
     with pytest.raises(MemoryError, match="not enough memory for such a clip"):
         profile(TimeSformer(TINY.replace(depth=1, image_size=2**16, num_frames=2**12, positions="none")))
 

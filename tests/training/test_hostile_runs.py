@@ -43,6 +43,7 @@ def checkpoint(file: Path, **changes: Any) -> Path:
         {"progress": {"epoch": -1}}, {"progress": {"epoch": 10**30}}, {"progress": {"loss": float("nan")}},
         {"progress": {"bad": 3}}, {"progress": {"best": "x"}},
         {"model": {"cls_token": torch.zeros(1).expand(10**5, 10**5)}},
+        {"optimizer": [{"state": {0: torch.zeros(1).expand(10**5, 10**5)}}]},
     ],
     ids=lambda changes: str(changes)[:60],
 )  # fmt: skip
