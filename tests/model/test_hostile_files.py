@@ -110,6 +110,10 @@ def test_files_of_older_pytorch_are_read_but_not_taken_at_their_word(tmp_path: P
     (tmp_path / "huge.pth").write_bytes(content.replace(number, huge, 1))
     with pytest.raises(WeightsError, match=r"huge\.pth: .*2147483647 elements"):
         read_tensors(tmp_path / "huge.pth")
+    with zipfile.ZipFile(tmp_path / "huge.pth", "a") as trailer:  # by its first bytes it is no archive all the same
+        trailer.writestr("x", b"")
+    with pytest.raises(WeightsError, match=r"huge\.pth: .*2147483647 elements"):
+        read_tensors(tmp_path / "huge.pth")
 
 
 @pytest.mark.parametrize("key", ["blocks.99999999.x", "blocks.9.x", f"blocks.{'9' * 5000}.x", "blocks.٣.x"])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from timesformer.model.containers import check_container
+from timesformer.model.containers import ContainerError, check_container
 
 # Where the usual training programs put the weights in what they save.
 _WRAPPERS = ("model_state", "state_dict", "model", "teacher")
@@ -45,12 +45,9 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         check_container(file)
-    except (ValueError, NotImplementedError) as error:
-        raise WeightsError(f"{file}: not a file of weights, or damaged: {error}") from error
-    except (OSError, zipfile.BadZipFile, *_UNREADABLE, pickle.UnpicklingError):
-        pass  # reading it says what is wrong
-    try:
         content = _read(file)
+    except ContainerError as error:
+        raise WeightsError(f"{file}: not a file of weights, or damaged: {error}") from error
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:

@@ -139,6 +139,7 @@ def latest_readable(folder: Path) -> Path | None:
     problems: list[str] = []
     for file in checkpoints(folder):
         try:
+            check_container(file)
             with zipfile.ZipFile(file) as content:
                 if (damaged := content.testzip()) is not None:
                     raise zipfile.BadZipFile(f"its part {damaged} is damaged")
