@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import resource
 import struct
 import zipfile
@@ -99,6 +100,25 @@ def test_archives_that_unpack_to_more_than_they_are(compressed: bool, tmp_path: 
             read_tensors(tmp_path / name)
     np.savez_compressed(tmp_path / "good.npz", cls=np.zeros((3, 4), np.float32))
     assert read_tensors(tmp_path / "good.npz")[0]["cls"].shape == (3, 4)
+
+
+class LargeBytes:
+    """What a pickle of 100 bytes makes 10 GB of, with nothing in it that PyTorch does not allow."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (10**10,)
+
+
+def test_bytes_that_a_pickle_only_counts(tmp_path: Path) -> None:
+    torch.save({"cls_token": torch.zeros(3)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "x.pth", "w") as out:
+        for entry in whole.infolist():
+            content = pickle.dumps({"x": LargeBytes()}, protocol=2)
+            out.writestr(entry, content if entry.filename.endswith("data.pkl") else whole.read(entry))
+    torch.save({"x": LargeBytes()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("x.pth", "old.pth"):
+        with pytest.raises(WeightsError, match=rf"{name}: .*it makes a bytearray"):
+            read_tensors(tmp_path / name)
 
 
 def test_files_of_older_pytorch_are_read_but_not_taken_at_their_word(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import pickletools
 import struct
@@ -58,6 +59,14 @@ def _check_archive(file: Path) -> None:
     """What torch.save writes: an archive whose parts are stored as they are."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+        _check_parts(file, entries)
+        for entry in entries:
+            if entry.filename.endswith("data.pkl"):
+                _check_pickle(io.BytesIO(archive.read(entry)), file.stat().st_size)
+
+
+def _check_parts(file: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """See that the parts of an archive have no more bytes than the archive."""
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ContainerError("its parts are compressed, which PyTorch never writes")
     if (needed := sum(entry.file_size for entry in entries)) > file.stat().st_size:
@@ -87,18 +96,20 @@ def _check_pickles(file: Path) -> None:
     most = file.stat().st_size
     with file.open("rb") as content:
         for _ in range(4):  # a number, a version, the sizes of the system, and the object
-            _check_storages(content, most)
+            _check_pickle(content, most)
 
 
-def _check_storages(content: BinaryIO, most: int) -> None:
-    """See that no storage that a pickle names has more elements than the file has bytes."""
+def _check_pickle(content: BinaryIO, most: int) -> None:
+    """See that no storage that a pickle names has more elements than the file has bytes, nor anything else."""
     last: list[tuple[str, object]] = []
     for operation, argument, _ in pickletools.genops(content):
         if operation.name in _SILENT:
             continue
-        if operation.name in ("BINPERSID", "PERSID"):  # (…, number of elements, None) as a tuple
-            names = [name for name, _ in last]
-            size = last[-3][1] if names[1:] == ["NONE", "TUPLE"] and names[0] in _INTEGERS else None
+        if operation.name == "GLOBAL" and str(argument).endswith(" bytearray"):  # of any length, in a few bytes
+            raise ContainerError("it makes a bytearray, which no weights are")
+        if operation.name in ("BINPERSID", "PERSID"):  # (…, number of elements) as a tuple; in old files None follows
+            before = [each for each in last if each[0] not in ("NONE", "TUPLE")]
+            size = before[-1][1] if before and before[-1][0] in _INTEGERS and last[-1][0] == "TUPLE" else None
             if not isinstance(size, int) or not 0 <= size <= most:
                 raise ContainerError(f"it names a storage of {size} elements, more than the file has bytes")
         last = [*last[-2:], (operation.name, argument)]
