@@ -79,6 +79,21 @@ def test_half_requests_lock_nobody_out(most_of_one: int) -> None:
             each.close()
 
 
+def test_a_flood_makes_nobody_wait_for_the_system_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that come while the server is at something else are kept for it, by the system."""
+    app = echo_app()
+    with serving(app) as port:
+        monkeypatch.setattr(app.state.pool, "place", lambda: time.sleep(1.5))  # which nothing of the server does
+        with connect(port) as busy:
+            busy.sendall(post(form(b"hello you")))
+            time.sleep(0.2)
+            started = time.monotonic()
+            waiting = [connect(port) for _ in range(300)]
+            assert time.monotonic() - started < 1
+            for each in waiting:
+                each.close()
+
+
 def test_requests_at_work_are_not_closed_for_others() -> None:
     with serving(echo_app(), Bounds(most=4, most_of_one=4, head_seconds=60)) as port, connect(port) as slow:
         slow.sendall(post(form(b"sleep 1")))
@@ -151,8 +166,11 @@ def test_a_client_that_leaves_is_noticed_though_it_sent_ahead() -> None:
     app = echo_app()
     with serving(app) as port:
         with connect(port) as connection:
-            connection.sendall(post(form(b"sleep 20")) + get())
+            connection.sendall(post(form(b"sleep 20")))
             wait_until(lambda: app.state.pool.free == 8)
+            for _ in range(3):
+                connection.sendall(get())
+                time.sleep(0.1)
         wait_until(lambda: app.state.pool.free == 9, 3)
 
 

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp
 from timesformer.app.answers import printable
 from timesformer.app.connections import Bounds, Connection, Connections
 
-_BACKLOG = 64  # connections that the system takes on before the server does: as many are opened at once
+_AT_ONCE = 64  # connections that are accepted before the first of them is counted
+_BACKLOG = 1024  # connections that wait to be accepted; whoever finds no room there tries again after a second
 _STOP = 4  # seconds, for requests that are being answered when the server is to stop
 _LEAVE = 2  # seconds, for clients to take in that theirs is not
 
@@ -74,11 +75,16 @@ class Server(uvicorn.Server):
             access_log=False,
             log_config=None,
             log_level="warning",
-            backlog=_BACKLOG,
+            backlog=_AT_ONCE,
             timeout_graceful_shutdown=_STOP + _LEAVE,
         )
         super().__init__(config)
         self._end_now = end_now
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:  # asyncio has one number for how many wait, and how many it accepts at once
+            listening.listen(_BACKLOG)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         def refuse_the_rest() -> None:
