@@ -116,3 +116,25 @@ def test_shards_that_pack_did_not_write_are_refused(packed: Path, shards: Path) 
     (shards / "shard-000000.tar").unlink()
     with pytest.raises(ValueError, match=r"shard-000000.json: its shard is missing"):
         pack(packed.parent / "videos", shards)
+
+
+def test_an_entry_that_is_refused_is_one_problem_and_no_shard_of_its_own(shards: Path) -> None:
+    content = index(shards)
+    content["videos"][0]["shard"] = "../../etc/passwd"
+    (shards / "shards.json").write_text(json.dumps(content))
+    report = check_videos(shards, workers=1)
+    assert [(problem.kind, "../../etc/passwd" in problem.reason) for problem in report.problems] == [
+        ("unreadable", True)
+    ]
+    assert report.notes == ()
+
+
+def test_an_index_may_be_larger_than_other_documents(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (shards / "shards.json").stat().st_size
+    monkeypatch.setenv("TIMESFORMER_MAX_DOCUMENT_BYTES", str(size - 1))
+    assert check_videos(shards, workers=1).ok
+    assert check_videos(f"file://{shards}", workers=1).ok
+    monkeypatch.setenv("TIMESFORMER_MAX_INDEX_BYTES", str(size - 1))
+    for source in (shards, f"file://{shards}"):
+        with pytest.raises(ValueError, match=rf"shards\.json.*{size - 1} bytes"):
+            check_videos(source, workers=1)

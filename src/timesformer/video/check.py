@@ -25,7 +25,7 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
-from timesformer.video.digests import index_digests, shard_problems
+from timesformer.video.digests import index_digests, shard_names, shard_problems
 from timesformer.video.frame_folder import list_images
 from timesformer.video.shards import PackedVideo, Shards, VideoPath, read_shards
 from timesformer.video.streams import find_film
@@ -193,7 +193,7 @@ def _check_shards(
     """Shards against their digests, and every video in them decoded."""
     digests = index_digests(shards.source)
     problems = [Problem(kind, Path(shard), reason) for kind, shard, reason in shard_problems(shards, digests)]
-    names = {video.shard.rpartition("/")[2] for video, _, _ in shards.videos}
+    names = {shard.rpartition("/")[2] for shard in shard_names(shards)}
     without = sorted(names - digests.keys())
     note = f"not compared with digests, as the index has none for them: {len(without)} of {len(names)} shards"
     videos: list[VideoPath] = [video for video, _, _ in shards.videos]

@@ -10,7 +10,8 @@ from typing import IO, Any, Literal
 import fsspec
 
 from timesformer.documents import parse_json, read_json
-from timesformer.video.shards import INDEX, Shards, is_address
+from timesformer.limits import limit
+from timesformer.video.shards import INDEX, Shards, is_address, without_credentials
 
 Damage = Literal["missing", "damaged"]
 _BLOCK = 2**20  # bytes
@@ -23,20 +24,26 @@ def index_digests(source: str | Path) -> dict[str, str]:
         OSError: the index can't be read.
         ValueError: it is not understood.
     """
+    most = limit("MAX_INDEX_BYTES")
     if is_address(source):
         with fsspec.open(f"{str(source).rstrip('/')}/{INDEX}", "rb") as file:
-            index = parse_json(file.read(), f"{source}/{INDEX}")
+            index = parse_json(file.read(most + 1), without_credentials(f"{source}/{INDEX}"), max_bytes=most)
     else:
-        index = read_json(Path(source) / INDEX)
+        index = read_json(Path(source) / INDEX, max_bytes=most)
     digests = index.get("sha256", {})
     if not isinstance(digests, dict):
         raise ValueError(f"{source}: {INDEX}: sha256={digests!r} are no digests by the names of shards")
     return {str(name): str(digest) for name, digest in digests.items()}
 
 
+def shard_names(shards: Shards) -> list[str]:
+    """Paths or addresses of the shards, each once, but for those of entries that must not be opened."""
+    return list(dict.fromkeys(video.shard for video, _, _ in shards.videos if not video.fault))
+
+
 def shard_problems(shards: Shards, digests: dict[str, str]) -> Iterator[tuple[Damage, str, str]]:
     """Shards that are missing, or are not as they were written: kind of problem, path or address, and reason."""
-    for shard in dict.fromkeys(video.shard for video, _, _ in shards.videos):
+    for shard in shard_names(shards):
         expected = digests.get(shard.rpartition("/")[2])
         try:
             if not is_address(shard) and not Path(shard).is_file():
