@@ -85,7 +85,8 @@ def parse_json(text: str | bytes, where: str, *, max_bytes: int | None = None) -
     _check_size(text, where, max_bytes)
     _check_marks(text, where, max_bytes)
     try:
-        value = json.loads(text)
+        # Of bytes, `json` would guess an encoding, and import it.
+        value = json.loads(text.decode("utf-8").removeprefix("\ufeff") if isinstance(text, bytes) else text)
     except RecursionError:
         raise _too_deep(where) from None
     except ValueError as error:  # UnicodeDecodeError is one
