@@ -32,6 +32,9 @@ OPTIONS = {
     "--max-duration": (["1", "1000000"], ["0", "1000001"]),
     "--max-waiting": (["1", "1000000"], ["0", "1000001"]),
     "--max-seconds": (["1", "86400"], ["0", "1e10"]),
+    "--max-start-seconds": (["1", "86400"], ["0", "86401"]),
+    "--max-upload-space": (["0.5", "1000000"], ["0", "1000001"]),
+    "--max-connections": (["1", "1000000"], ["0", "1000001"]),
     "--seeds": (["1", "1000000"], ["0", "1000001"]),
     "--processes": (["1", "1024"], ["0", "1025"]),
     "--tolerance": (["0", "1e-4", "1000"], ["-1e-9", "1001"]),
@@ -55,7 +58,7 @@ def _commands() -> dict[str, argparse.ArgumentParser]:
 
 def _numeric(command: str) -> list[str]:
     """The options of a command whose values are changed into something other than text and paths."""
-    plain = {"_data", "Path"}
+    plain = {"_data", "Path", "_host"}
     actions = _commands()[command]._actions
     typed = [action for action in actions if action.option_strings and action.type is not None]
     return [action.option_strings[0] for action in typed if getattr(action.type, "__name__", "") not in plain]

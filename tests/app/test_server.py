@@ -210,10 +210,9 @@ def test_a_fault_of_the_server_is_not_the_clients(video: Path, caplog: pytest.Lo
     assert "no worker can be started" in caplog.text
 
 
-@pytest.mark.parametrize("option", ["--port=99999", "--samples=nowhere"])
-def test_what_cannot_be_is_refused(option: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["serve", str(model), option]) == 1
-    assert option.split("=")[0] in capsys.readouterr().err
+def test_what_cannot_be_is_refused(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(model), "--samples=nowhere"]) == 1
+    assert "--samples" in capsys.readouterr().err
 
 
 def test_bounds_are_numbers_above_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
