@@ -201,7 +201,8 @@ class _File:
         if not times:
             raise OSError(
                 "not one frame of it can be decoded; the file is damaged or cut off, or a frame has more than "
-                f"{limit('MAX_PIXELS')} pixels (TIMESFORMER_MAX_PIXELS)"
+                f"{limit('MAX_PIXELS')} pixels (TIMESFORMER_MAX_PIXELS), or needs more memory than a process that "
+                "decodes may take (TIMESFORMER_MAX_WORKER_BYTES)"
             )
         self.fps, self.times = self._clock(times)
         self._position = len(self._head)
