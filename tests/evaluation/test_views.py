@@ -105,6 +105,7 @@ def test_clips_are_normalised_views(folder: Path) -> None:
         (8, 112, 64),
         (16, 112, 32),
         (9, 224, 14),
+        (8, 113, 62),
     ],
 )
 def test_batches_have_like_pixels(frames: int, size: int, batch: int) -> None:

@@ -104,7 +104,7 @@ def _of_statement(node: ast.AST, owner: ast.AST, field: str, index: int) -> Iter
         yield node, owner, field, index, ast.Pass()
     if isinstance(node, ast.Raise):
         return
-    if isinstance(node, ast.Return) and node.value is not None:
+    if isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield node, node, "value", None, ast.Constant(None)
     if isinstance(node, ast.AugAssign) and type(node.op) in OPERATORS:
         yield node, node, "op", None, OPERATORS[type(node.op)]()

@@ -182,20 +182,21 @@ def test_what_fails_for_another_reason_than_the_disk_keeps_its_traceback(
         save_checkpoint(tmp_path, Progress(), {})
 
 
-def test_content_is_on_the_disk_before_it_takes_the_place_of_what_was_there(
+def test_a_new_checkpoint_is_on_the_disk_before_an_old_one_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_checkpoint(tmp_path, Progress(epoch=1), whole_states())
-    synced: list[int] = []
+    """A power cut leaves two that are whole: those before, or the new one and the one before it."""
+    for epoch in (1, 2):
+        save_checkpoint(tmp_path, Progress(epoch=epoch), whole_states())
+    there: list[list[int]] = []
 
-    def fsync(file: int) -> None:
-        synced.append(load_checkpoint(tmp_path / "checkpoint.pt")[0].epoch)
+    def epochs() -> list[int]:
+        return [load_checkpoint(file)[0].epoch for file in checkpoints(tmp_path)]
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
-    save_checkpoint(tmp_path, Progress(epoch=2), whole_states())
-    assert synced
-    assert set(synced) == {1}
-    assert [load_checkpoint(file)[0].epoch for file in checkpoints(tmp_path)] == [2, 1]
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda file: there.append(epochs()))
+    save_checkpoint(tmp_path, Progress(epoch=3), whole_states())
+    assert there[0] == [2, 1], "nothing has gone yet"
+    assert epochs() == [3, 2]
     assert latest_readable(tmp_path) == tmp_path / "checkpoint.pt"
 
 

@@ -190,6 +190,22 @@ def test_what_is_random_depends_on_the_place_in_the_step_alone() -> None:
     torch.testing.assert_close(both[2] - start, ((one[1] - start) + (two[1] - start)) / 2)
 
 
+def test_places_and_steps_drop_other_elements() -> None:
+    """The same clips, unmixed: only by what is dropped can gradients differ."""
+    clips, labels = some(4, 7)
+    moved: list[Tensor] = []
+    for place, seed in ((0, 1), (1, 1), (0, 2), (0, 1)):
+        model = Flat(drop=0.5)
+        take_step(
+            Alone(model), Optimizers(SGD(model.parameters(), lr=1.0)),  # type: ignore[arg-type]
+            [Turn(place, batch(clips, labels), last=True)], Recipe(), multi_label=False, bf16=False, seed=(0, seed),
+        )  # fmt: skip
+        moved.append(model.weight.detach())
+    assert torch.equal(moved[0], moved[3])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(moved[one], moved[other])
+
+
 def test_mixed_targets_weigh_the_loss() -> None:
     """With two clips a mixture is a line between them, and the target shares are those of the line."""
     model = Flat()
