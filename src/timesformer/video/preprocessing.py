@@ -46,9 +46,9 @@ class Preprocessing:
         """As it is saved with a model; `Preprocessing(**d)` is the same again."""
         return asdict(self)
 
-    def colours(self, frames: Tensor) -> Tensor:
-        """RGB frames (..., 3) with their colours in the order that the model takes."""
-        return frames.flip(-1) if self.colour == "BGR" else frames
+    def colours(self, frames: Tensor, dim: int = -1) -> Tensor:
+        """RGB frames with their colours, along `dim`, in the order that the model takes."""
+        return frames.flip(dim) if self.colour == "BGR" else frames
 
     def training_indices(self, n: int, rng: np.random.Generator, trim: float = 0.0) -> NDArray[np.int64]:
         """Frame indices (F,) of a random clip of a video of n frames, of which up to a share `trim` is first cut off.
