@@ -27,6 +27,6 @@ def limit(name: str) -> int:
     text = os.environ.get(variable)
     if text is None:
         return _USUAL[name]
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:19]) or len(text) > 18:
+    if not (text.isascii() and text.isdigit()) or not int(text[:19]) >= 1 or len(text) > 18:
         raise ValueError(f"{variable}={text!r} must be a whole number from 1 up, of at most 18 digits")
     return int(text)

@@ -126,8 +126,39 @@ def test_unknown_recipe(tmp_path: Path) -> None:
 
 def test_epochs_count_where_they_are_asked_for() -> None:
     assert load_recipe("scratch", ["epochs=7"]).num_epochs(1000) == 7
-    assert load_recipe("scratch", ["epochs=7", "steps=100"]).num_epochs(160) == 10
     assert load_recipe("scratch").num_epochs(160) == 1400
+
+
+def test_the_nearer_of_epochs_and_steps_counts(tmp_path: Path) -> None:
+    def length(text: str, *settings: str) -> tuple[int, int | None]:
+        (tmp_path / "mine.yaml").write_text(text)
+        recipe = load_recipe(str(tmp_path / "mine.yaml"), settings)
+        assert load_recipe("scratch").steps == 14000
+        (tmp_path / "saved.yaml").write_text(recipe_yaml(recipe))
+        assert load_recipe(str(tmp_path / "saved.yaml")) == recipe, "what is saved is the same run"
+        return recipe.num_epochs(160), recipe.steps
+
+    assert length("base: scratch\nepochs: 7\n") == (7, None)
+    assert length("base: scratch\nepochs: 7\nsteps: null\n") == (7, None)
+    assert length("base: paper\nepochs: 3\n", "steps=100") == (10, 100)
+    assert length("base: paper\nsteps: 100\n") == (10, 100)
+    assert length("base: paper\nsteps: 100\n", "epochs=4") == (4, None)
+    (tmp_path / "base.yaml").write_text("base: scratch\nepochs: 9\n")
+    assert length(f"base: {tmp_path / 'base.yaml'}\nseed: 3\n") == (9, None)
+    assert length(f"base: {tmp_path / 'base.yaml'}\nsteps: 100\n") == (10, 100)
+    with pytest.raises(RecipeError, match=r"mine\.yaml: epochs=7 and steps=100: give one of them"):
+        length("base: scratch\nepochs: 7\nsteps: 100\n")
+    with pytest.raises(RecipeError, match="epochs=7 and steps=100: give one of them"):
+        load_recipe("scratch", ["epochs=7", "steps=100"])
+    with pytest.raises(ValueError, match="epochs=7 and steps=100: give one of them"):
+        Recipe(epochs=7, steps=100)
+
+
+def test_a_single_clip_cannot_be_mixed() -> None:
+    for settings in (["micro_batch_size=1", "data.mixup=0.2"], ["batch_size=1", "data.cutmix=1"]):
+        with pytest.raises(RecipeError, match=r"data\.mixup=.*data\.cutmix=.*two clips"):
+            load_recipe("scratch", settings)
+    assert load_recipe("scratch", ["micro_batch_size=2", "data.mixup=0.2"]).data.mixup == 0.2
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,12 @@ def create_baseline(name: str, **options: Any) -> VideoModel:
     return build(architecture, {**defaults, **options})
 
 
+def config_of(name: str) -> type[VideoConfig]:
+    """The kind of configuration that a baseline of this name has."""
+    _, config = _ARCHITECTURES[BASELINES[name][0]]
+    return config
+
+
 def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
     """A model with new weights from what `VideoModel.save_pretrained` writes into `config.json`.
 

@@ -109,6 +109,7 @@ def train(
     videos = take_fraction(videos, recipe.data.fraction, recipe.seed)
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
+    recipe.require_pairs(recipe.micro_batch_size or -(-recipe.batch_size // world_size()))
     identity = _run_identity(recipe, videos)
     progress, states = _start(out, identity, resume)
 
@@ -243,10 +244,14 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
     """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as it is `known` to be."""
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
+    # Recipes give it whatever the model, which convolutional networks have not.
+    regularization = {"drop_path": options.pop("drop_path")} if "drop_path" in options else {}
+    colour: Any = "RGB"
     if known:
         model = models.build(*known)
     elif recipe.init:
-        model = models.load(recipe.init, **options)
+        model = models.load(recipe.init, where_known=regularization, **options)
+        colour = (model.preprocessing or {}).get("colour", colour)  # the order belongs to the weights
         _fit_head(model, videos.classes, recipe.init)
     elif recipe.initialization == "pretrained" and not recipe.init_from_image:
         raise TrainingError(
@@ -254,7 +259,7 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
             "or set initialization=released or scratch"
         )
     else:
-        model = models.create(name, **options)
+        model = models.create(name, where_known=regularization, **options)
         if recipe.initialization == "scratch" and isinstance(model, TimeSformer):
             init_for_scratch(model)
         if recipe.init_from_image:
@@ -268,9 +273,12 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
         raise TrainingError(f"frozen_blocks={recipe.frozen_blocks}: only a TimeSformer's blocks can be frozen")
     model.classes = videos.classes
     model.multi_label = videos.multi_label
-    model.preprocessing = Preprocessing(
-        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size
-    ).to_dict()
+    said: dict[str, Any] = {
+        "num_frames": config.num_frames,
+        "stride": recipe.data.stride,
+        "sampling": recipe.data.sampling,
+    }
+    model.preprocessing = Preprocessing(**said, image_size=config.image_size, colour=colour).to_dict()
     model.activation_checkpointing = recipe.activation_checkpointing
     return model
 
@@ -316,9 +324,12 @@ def _note_bad_videos(bad: Iterable[BadVideo], progress: Progress, out: Path, tot
     file = out / "bad_videos.txt"
     listed = [BadVideo(path, reason) for path, reason in sorted(progress.bad.items())]
     on_first(partial(write_bad_videos, file, listed))
-    if len(progress.bad) > max(1, max_share * total):
+    count = len(progress.bad)
+    if count == total:
+        raise TrainingError(f"{count} of {total} videos failed to decode: there is nothing to train on: see {file}")
+    if count > max(1, max_share * total):
         raise TrainingError(
-            f"{len(progress.bad)} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
+            f"{count} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
         )
 
 

@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -111,7 +111,8 @@ class Recipe:
     epochs: int = 15
     """passes over the training videos"""
     steps: int | None = None
-    """steps of the optimizer, instead of `epochs`, rounded to whole passes: few videos are passed over more often"""
+    """steps of the optimizer, instead of `epochs`, rounded to whole passes: few videos are passed over more often;
+    of a recipe and what changes it, the nearer one that gives either counts"""
     batch_size: int = 16
     """videos a step of the optimizer"""
     micro_batch_size: int | None = None
@@ -143,12 +144,23 @@ class Recipe:
             return self.epochs
         return max(1, round(self.steps / math.ceil(num_videos / self.batch_size)))
 
+    def require_pairs(self, clips: int) -> None:
+        """See that mixup and CutMix, where they are on, have two clips to mix: ValueError."""
+        if clips < 2 and (self.data.mixup or self.data.cutmix):
+            raise ValueError(
+                f"data.mixup={self.data.mixup}, data.cutmix={self.data.cutmix}: they mix the clips that go through the "
+                f"model together, which must be two clips or more, not {clips}: set batch_size or micro_batch_size"
+            )
+
     def __post_init__(self) -> None:
+        if self.steps is not None:
+            _check_length({"epochs": None if self.epochs == Recipe.epochs else self.epochs, "steps": self.steps})
         for name in ("epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
+        self.require_pairs(self.micro_batch_size or self.batch_size)
         if self.init and self.init_from_image:
             raise ValueError(f"init={self.init} and init_from_image={self.init_from_image}: give one of them")
         if self.steps is not None and self.steps < 1:
@@ -205,8 +217,16 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
             raise RecipeError(f"setting {setting!r} is not of the form key=value")
         _check_key(key)
         changes.append(f"--{key}={value}")
-        if key == "epochs" and not any(other.startswith("steps=") for other in settings):
-            changes.append("--steps=null")  # of the recipe, which would come before
+    length = {key: value for key, _, value in (setting.partition("=") for setting in settings) if key in _LENGTHS}
+    length = {key: value for key, value in length.items() if value != "null"}
+    try:
+        _check_length(length)
+    except ValueError as error:
+        raise RecipeError(f"recipe {name}: {error}") from error
+    if "steps" in length:
+        changes.append(f"--epochs={Recipe.epochs}")
+    elif "epochs" in length:
+        changes.append("--steps=null")
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Recipe)
     try:
@@ -232,7 +252,25 @@ def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {name}: it holds no keys and values")
     base = content.pop("base", None)
-    return _merge(_read_recipe(base, (*above, name)), content) if base else content
+    try:
+        _check_length(content)
+    except ValueError as error:
+        raise RecipeError(f"recipe {name}: {error}") from error
+    if not base:
+        return content
+    below = _read_recipe(base, (*above, name))
+    if any(content.get(length) is not None for length in _LENGTHS):
+        below = {key: value for key, value in below.items() if key not in _LENGTHS}
+    return _merge(below, content)
+
+
+_LENGTHS = ("epochs", "steps")  # of which one says how long a run is
+
+
+def _check_length(content: Mapping[str, Any]) -> None:
+    """See that not both `epochs` and `steps` are given at one level, where the one would be ignored: ValueError."""
+    if all(content.get(length) is not None for length in _LENGTHS):
+        raise ValueError(f"epochs={content['epochs']} and steps={content['steps']}: give one of them")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -256,5 +294,8 @@ def _check_key(key: str) -> None:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
-    return yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(recipe))), sort_keys=False)
+    """The whole recipe, defaults included, as YAML that `load_recipe` reads; of `epochs` and `steps`, what counts."""
+    values = dataclasses.asdict(recipe)
+    if recipe.steps is not None:
+        del values["epochs"]
+    return yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
