@@ -14,6 +14,7 @@ import torch
 import timesformer
 from timesformer import export, models
 from timesformer.cli import main
+from timesformer.evaluation.views import load_views, to_clips
 from timesformer.export import ExportError, export_model
 from timesformer.model.attention import SCHEMES
 from timesformer.video.decode import VideoError
@@ -130,8 +131,12 @@ def test_no_number_is_no_small_difference(tmp_path: Path, monkeypatch: pytest.Mo
 def test_frames_that_are_no_squares(video: Path, tmp_path: Path) -> None:
     ours = classifier(image_size=(24, 40), positions="space")
     done = export_model(ours, tmp_path / "m.pt2", "torch", videos=[video])
-    assert done.shape == (3, 4, 24, 40)
-    assert json.loads(export.metadata(ours)["preprocessing"])["width"] == 40
+    assert done.shape == (3, 4, 24, 24), "as the classifier predicts, whatever the model was made for"
+    said = json.loads(export.metadata(ours)["preprocessing"])
+    assert (said["height"], said["width"]) == (24, 24)
+    clip = to_clips(load_views(video, ours.preprocessing))
+    scores = torch.export.load(tmp_path / "m.pt2").module()(clip)[1].softmax(-1)[0]
+    torch.testing.assert_close(scores, ours.scores(video), atol=1e-4, rtol=0)
 
 
 def test_a_baseline(tmp_path: Path) -> None:

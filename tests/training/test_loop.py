@@ -105,7 +105,7 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(read_videos(videos, "train"), out, recipe("validate_every=1"), validation=read_videos(videos, "val"))
     assert {path.name for path in out.iterdir()} == {
-        "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard",
+        "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard", "videos.json",
     }  # fmt: skip
     model = timesformer.load_model(out)
     assert model.classes == read_videos(videos, "train").classes

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timesformer.evaluation.protocols import finite
 from timesformer.evaluation.views import usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
 from timesformer.predictor import VideoClassifier
@@ -137,7 +138,7 @@ def timeline(
 
     Raises:
         VideoError: the video can't be read.
-        ValueError: hop is below 1.
+        ValueError: hop is below 1, or the model's outputs are not finite.
     """
     preprocessing = classifier.preprocessing
     size, model = preprocessing.image_size, classifier.model
@@ -152,7 +153,7 @@ def timeline(
             batch.append(preprocessing.colours(clip))
             if len(batch) == usual_batch(preprocessing) or done == len(indices):
                 logits = view_logits(model, torch.stack(batch))
-                scores.append(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1))
+                scores.append(finite(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1)))
                 batch = []
                 on_clip(done, len(indices))
         ends = np.append(reader.times[1:], reader.duration)

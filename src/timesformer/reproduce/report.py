@@ -20,8 +20,8 @@ from timesformer.reproduce.experiment import TASKS, Claim, Experiment, Results, 
 MOTION_NOTE = (
     "The recipe and the `motion` videos were made for each other: settings were changed until divided attention "
     "learned the task, as seen on the videos that are tested here, and the moving shapes fade on one side, so that "
-    "time attention sees a motion within one patch. What divided attention reaches on `motion` shows that such a model can "
-    "learn it; it is no fair comparison of schemes."
+    "time attention sees a motion within one patch. What divided attention reaches on `motion` shows that such a "
+    "model can learn it; it is no fair comparison of schemes."
 )
 
 

@@ -27,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from timesformer import models
 from timesformer.distributed import gather, on_first, rank, world_size
 from timesformer.evaluation.evaluate import Evaluation, evaluate
+from timesformer.evaluation.provenance import write_used_videos
 from timesformer.files import remove_unfinished, replace_file
 from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
@@ -129,6 +130,7 @@ def train(
         parallel.load_optimizer(optimizer, states["optimizer"])
         states = None
     on_first(partial(_open_folder, out, recipe, progress))
+    on_first(partial(write_used_videos, out, videos, validation))
 
     epochs = recipe.num_epochs(len(videos.items))
     order = StepOrder(
