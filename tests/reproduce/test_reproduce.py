@@ -181,17 +181,17 @@ def test_figures_of_others_are_marked_as_quoted(tmp_path: Path) -> None:
 
 
 def test_full_scale_takes_the_papers_recipes_and_views(tmp_path: Path) -> None:
-    jobs = full_jobs(TABLE1, {"ssv2": tmp_path}, tmp_path, [0])
+    jobs = full_jobs(TABLE1, {"ssv2": tmp_path / "videos"}, tmp_path, [0])
     assert [job.part.recipe for job in jobs][-1] == "table1/ssv2_axial"
     assert (jobs[0].test.clips, jobs[0].test.crops) == (1, 3)
-    conv = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path}, tmp_path, [0])[0]
+    conv = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path / "videos"}, tmp_path, [0])[0]
     assert (conv.test.clips, conv.test.crops, conv.test.image_size) == (10, 3, 256)
-    for data in ({}, {"howto100m": tmp_path}):
+    for data in ({}, {"howto100m": tmp_path / "videos"}):
         with pytest.raises(ValueError, match="table1 in full needs data: --data NAME=DIR with one of k400, ssv2"):
             full_jobs(TABLE1, data, tmp_path, [0])
-    both = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path, "ssv2": tmp_path}, tmp_path, [0])
+    both = full_jobs(EXPERIMENTS["table2"], {"k400": tmp_path / "videos", "ssv2": tmp_path / "videos"}, tmp_path, [0])
     assert {job.column for job in both} == {"k400"}
-    long = full_jobs(EXPERIMENTS["table8"], {"howto100m": tmp_path}, tmp_path, [0])
+    long = full_jobs(EXPERIMENTS["table8"], {"howto100m": tmp_path / "videos"}, tmp_path, [0])
     assert all(job.part.recipe.startswith("table8/timesformer_") for job in long), "SlowFast's start is not published"
     with pytest.raises(ValueError, match="budget is of videos of your own: --data DIR"):
         mini_jobs(EXPERIMENTS["budget"], tmp_path, [0])

@@ -155,7 +155,7 @@ def full_jobs(experiment: Experiment, data: Mapping[str, Path], out: Path, seeds
         raise ValueError(f"{experiment.name} has no full scale: the paper has no such experiment")
     if not data.keys() & set(known):
         raise ValueError(f"{experiment.name} in full needs data: --data NAME=DIR with one of {', '.join(known)}")
-    states = {folder: state_of(folder) for folder in data.values() if folder.exists()}
+    states = {folder: state_of(folder) for column, folder in data.items() if column in known and folder.exists()}
     return [
         Job(
             row.name, column, Part(row.full[column], (), seed, folder, out, None, states.get(folder, "")), row.full_test
