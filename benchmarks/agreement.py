@@ -30,12 +30,15 @@ def compare(model: str, data: Path, count: int) -> dict[str, Any]:
     views = torch.cat([load_views(item.path, classifier.preprocessing) for item in tested.items])
     labels = torch.tensor([item.labels[0] for item in tested.items])
     step = max(1, len(train.items) // count)
-    calibration = [to_clips(load_views(item.path, classifier.preprocessing)) for item in train.items[::step]]
-    plain = view_logits(classifier.model, views).argmax(dim=1)
+    calibration = [
+        to_clips(load_views(item.path, classifier.preprocessing), classifier.preprocessing)
+        for item in train.items[::step]
+    ]
+    plain = view_logits(classifier.model, views, classifier.preprocessing).argmax(dim=1)
     found = {"plain, float32": {"top1": _percent(plain == labels)}}
     for dtype, backend in KINDS:
         fast = timesformer.prepare(classifier.model, dtype, backend=backend, calibration=calibration)  # type: ignore[arg-type]
-        top = view_logits(fast, views).argmax(dim=1)
+        top = view_logits(fast, views, classifier.preprocessing).argmax(dim=1)
         found[f"{backend}, {dtype}"] = {"top1": _percent(top == labels), "agreement": _percent(top == plain)}
     return {"videos": len(labels), "calibrated on": len(calibration), "percent": found}
 

@@ -24,13 +24,17 @@ elif count * stride < n:  # a clip in the middle of the video
     indices = int(n - count * stride) // 2 + (np.arange(count) * stride).astype(int)
 else:  # all of a short one
     indices = np.arange(count) * n // count
-scale = max(how["width"] / frames[0].width, how["height"] / frames[0].height)
-width, height = round(frames[0].width * scale), round(frames[0].height * scale)
-small = [frames[i].reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray() for i in indices]
+width, height = how["scaled_width"], how["scaled_height"]
+if how["keep_aspect"]:
+    scale = max(width / frames[0].width, height / frames[0].height)
+    width, height = round(frames[0].width * scale), round(frames[0].height * scale)
+small = [
+    frames[i].reformat(width, height, "rgb24", interpolation=how["interpolation"].upper()).to_ndarray() for i in indices
+]
 top, left = (height - how["height"]) // 2, (width - how["width"]) // 2
 clip = torch.tensor(np.stack(small))[:, top : top + how["height"], left : left + how["width"]]
 clip = clip.flip(-1) if how["colour"] == "BGR" else clip
-clip = (clip.permute(3, 0, 1, 2)[None] / 255 - how["mean"]) / how["std"]
+clip = ((clip / 255 - torch.tensor(how["mean"])) / torch.tensor(how["std"])).permute(3, 0, 1, 2)[None]
 with torch.inference_mode():
     features, logits = module(clip)
 scores = logits[0].softmax(0) if about["scores"] == "softmax" else logits[0].sigmoid()

@@ -11,22 +11,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
+from timesformer import option_types as types
+from timesformer.console import (
+    OutputClosed,
+    Parser,
+    SafeConsole,
+    SafeFormatter,
+    drop_out,
+    flush_out,
+    say,
+    write_out,
+)
+from timesformer.outputs import check_output, check_replaceable
+from timesformer.text import json_text, shown, text_of
 
 if TYPE_CHECKING:
     from timesformer.evaluation.bulk import BulkJob
     from timesformer.evaluation.evaluate import Evaluation
-    from timesformer.evaluation.protocols import Clips
     from timesformer.predictor import ClassifierSource, VideoClassifier
+    from timesformer.reproduce.plan import Plan
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
     from timesformer.video.datasets import VideoList
@@ -35,16 +47,34 @@ if TYPE_CHECKING:
 MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder or hub id of Hugging Face's TimeSformer"
 # Progress and messages go to standard error: standard output is for results. Each command imports what it needs,
 # so that help and wrong use are answered at once.
-console = Console(stderr=True, highlight=False)
+console = SafeConsole(stderr=True)
 QUEUE_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not an error, the same job later
 CALIBRATION = 48  # videos that ranges of 8 bits are taken from
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the result is its exit code."""
-    args = _parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
+        with _ending_on_sigterm():
+            code = _main(argv)
+            flush_out()
+        return code
+    except OutputClosed:
+        drop_out()
+        return 128 + signal.Signals.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit:
+        flush_out()
+        raise
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    try:
+        _check_outputs(args)
         code: int = args.run(args)
         return code
     except KeyboardInterrupt:
@@ -53,8 +83,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _expected_errors() as error:
         process = f" (process {rank})" if (rank := os.environ.get("RANK")) else ""
         console.quiet = False
-        console.print(f"[red]error{process}:[/] {_escape(str(error))}", soft_wrap=True)
+        console.print(f"[red]error{process}:[/] {_escape(str(error))}", markup=True, soft_wrap=True)
         return 1
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an error does, so that locks are given back and files half written are removed.
+
+    Not where several processes work together: one that waits for the others would not notice.
+    """
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and os.environ.get("SLURM_NTASKS", "1") == "1"
+    if not alone or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Attributes of the parsed arguments that name what a command reads.
+_INPUTS = ("data", "video", "videos", "val", "features", "classes", "calibrate", "source", "samples")
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """See that nothing that a command writes is one of its inputs, before it does any work: ValueError."""
+    inputs: list[object] = []
+    for name in _INPUTS:
+        value = getattr(args, name, None)
+        inputs += value if isinstance(value, list) else [value]
+    inputs += [each.partition("=")[2] for each in inputs if isinstance(each, str) and "=" in each]  # NAME=DIR
+    inputs += _files_of_model(getattr(args, "model", None))
+    if getattr(args, "json", None) not in (None, "-"):
+        check_output(args.json, "--json", inputs=inputs)
+    out = getattr(args, "out", None)
+    if out is not None:
+        suffixes = args.suffixes or ()
+        check_output(out, "--out", folder=not suffixes or _is_table(out), suffixes=suffixes, inputs=inputs)
+
+
+def _files_of_model(model: str | None) -> list[Path]:
+    """The files that a model or a run consists of."""
+    if model is None or not Path(model).is_dir():
+        return [Path(model)] if model else []
+    names = ["config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "recipe.yaml"]
+    names += ["checkpoint.pt", "checkpoint.previous.pt", "metrics.jsonl"]
+    return [Path(model, folder, name) for folder in ("", "best", "last") for name in names]
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """ValueError if options were given that do not apply, which would be silently ignored."""
+    given = args.parser.given
+    if unused := [name for name in names if name in given]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise ValueError(f"{options}: {why}")
 
 
 def _expected_errors() -> tuple[type[Exception], ...]:
@@ -85,7 +173,7 @@ class _Version(argparse.Action):
         from timesformer.environment import describe
 
         for line in describe():
-            print(line, flush=True)
+            say(line)
         parser.exit()
 
 
@@ -94,28 +182,28 @@ class _Completion(argparse.Action):
         from timesformer.completion import completion
 
         try:
-            print(completion(parser, shell))
+            write_out(completion(parser, shell) + "\n")
         except ImportError as error:
             parser.exit(1, f"error: {error}\n")
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="timesformer", description="Video understanding by space-time attention.")
+def _parser() -> Parser:
+    parser = Parser(prog="timesformer", description="Video understanding by space-time attention.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions, as a report of a bug should")
     parser.add_argument(
         "--print-completion", action=_Completion, choices=["bash", "zsh"], help="print a script for a shell to run"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub, suffixes=None)
         return sub
 
     demo = command("demo", _demo, "the whole story on generated videos, in minutes on a laptop")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder to write to (default: %(default)s)")
-    demo.add_argument("--seed", type=int, default=0, help="seed of videos and training (default: %(default)s)")
+    demo.add_argument("--seed", type=types.seed, default=0, help="seed of videos and training (default: %(default)s)")
 
     train = command("train", _train, "train a model on labelled videos")
     train.epilog = (
@@ -135,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="change the recipe, as in: --set epochs=50 data.flip=0 model.depth=8",
     )  # fmt: skip
-    train.add_argument("--fraction", type=float, help="share of the training videos to use, balanced over classes")
+    train.add_argument("--fraction", type=types.part, help="share of the training videos to use, balanced over classes")
     train.add_argument("--print-recipe", action="store_true", help="print the recipe, with all its keys, and stop")
     train.add_argument("--val", type=Path, help="videos to validate on; by default DIR's own validation list")
     train.add_argument("--resume", action="store_true", help="go on from the run's checkpoint")
@@ -154,7 +242,9 @@ def _parser() -> argparse.ArgumentParser:
         help="which list or folder of DIR; a DIR without splits is read whole (default: %(default)s)",
     )  # fmt: skip
     evaluate.add_argument("--out", type=Path, help="folder for metrics, predictions and confusion matrix")
-    evaluate.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    evaluate.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(evaluate)
     _add_json(evaluate)
 
@@ -164,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
         "videos", nargs="+", metavar="VIDEO",
         help="video file, or folder of frames; with --out FOLDER.parquet also folders, lists and shards of videos",
     )  # fmt: skip
-    predict.add_argument("--top", type=_count, default=5, help="classes to name (default: %(default)s)")
+    predict.add_argument("--top", type=types.count, default=5, help="classes to name (default: %(default)s)")
     _add_speed(predict)
     _add_views(predict)
     predict.set_defaults(clips=1, crops=1)
@@ -176,14 +266,17 @@ def _parser() -> argparse.ArgumentParser:
         help="FOLDER.parquet: labels and scores of many videos, as tables in this folder; it goes on where it was cut "
         "off. With --timeline: folder for timelines (default: here)",
     )  # fmt: skip
-    predict.add_argument("--hop", type=_count, help="frames from one clip of a timeline to the next (default: a clip)")
     predict.add_argument(
-        "--threshold", type=_share, help="score from which a class is in a segment of a timeline (default: 0.5)"
+        "--hop", type=types.count, help="frames from one clip of a timeline to the next (default: a clip)"
+    )
+    predict.add_argument(
+        "--threshold", type=types.share, help="score from which a class is in a segment of a timeline (default: 0.5)"
     )
     _add_bulk(predict)
     _add_json(predict)
 
     explain = command("explain", _explain, "show what a model looks at in a video")
+    explain.set_defaults(suffixes=(".mp4", ".gif", ".png", ".svg", ".pdf"))
     _add_model(explain)
     explain.add_argument("video", metavar="VIDEO", help="video file, or folder of frames")
     explain.add_argument("--out", type=Path, required=True, metavar="FILE", help="film (mp4, gif) or strip (png, svg)")
@@ -202,26 +295,31 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_speed(embed)
     _add_views(embed)
-    embed.set_defaults(clips=1, crops=1)
+    embed.set_defaults(clips=1, crops=1, suffixes=(".safetensors", ".parquet"))
     _add_bulk(embed)
 
     draw = command("map", _map, "draw features as a map (t-SNE), or name the videos most like one")
+    draw.set_defaults(suffixes=(".png", ".svg", ".pdf", ".html"))
     draw.add_argument("features", metavar="FEATURES", type=Path, help="file that `embed` wrote")
     draw.add_argument("--out", type=Path, metavar="FILE", help="picture (png, svg, pdf), or page to explore (html)")
     draw.add_argument("--near", metavar="VIDEO", help="one of the videos: name those most like it")
-    draw.add_argument("--top", type=_count, default=5, help="how many (default: %(default)s)")
+    draw.add_argument("--top", type=types.count, default=5, help="how many (default: %(default)s)")
 
     serve = command("serve", _serve, "a web page and an HTTP API that classify and explain videos")
     _add_model(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    serve.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    serve.add_argument("--workers", type=_count, default=1, help="processes with the model (default: %(default)s)")
-    serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
-    serve.add_argument("--max-megabytes", type=_positive, default=200, help="of an upload (default: %(default)s)")
-    serve.add_argument("--max-duration", type=_positive, default=3600, help="of a video, in s (default: %(default)s)")
-    serve.add_argument("--max-waiting", type=_count, default=8, help="requests that wait (default: %(default)s)")
+    serve.add_argument("--port", type=types.port, default=8000, help="(default: %(default)s)")
     serve.add_argument(
-        "--max-seconds", type=_positive, default=120, help="of work for a request (default: %(default)s)"
+        "--workers", type=types.processes, default=1, help="processes with the model (default: %(default)s)"
+    )
+    serve.add_argument("--samples", type=Path, metavar="DIR", help="videos that the page offers")
+    serve.add_argument("--max-megabytes", type=types.amount, default=200, help="of an upload (default: %(default)s)")
+    serve.add_argument(
+        "--max-duration", type=types.amount, default=3600, help="of a video, in s (default: %(default)s)"
+    )
+    serve.add_argument("--max-waiting", type=types.count, default=8, help="requests that wait (default: %(default)s)")
+    serve.add_argument(
+        "--max-seconds", type=types.seconds, default=120, help="of work for a request (default: %(default)s)"
     )
 
     reproduce = command("reproduce", _reproduce, "the paper's experiments, in miniature on generated videos or in full")
@@ -231,13 +329,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     reproduce.add_argument("--scale", choices=["mini", "full"], default="mini", help="(default: %(default)s)")
     reproduce.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: %(default)s)")
-    reproduce.add_argument("--seeds", type=_count, help="how often each part is done (default: 3, in full 1)")
+    reproduce.add_argument("--seeds", type=types.count, help="how often each part is done (default: 3, in full 1)")
     reproduce.add_argument(
         "--data", nargs="+", default=[], metavar="DIR|NAME=DIR",
         help="a labelled folder of your own (mini), or the paper's data sets, as in k400=DIR ssv2=DIR (full)",
     )  # fmt: skip
     reproduce.add_argument(
-        "--processes", type=_count, help="trainings at a time (default: one a GPU, or in miniature one a core)"
+        "--processes", type=types.processes, help="trainings at a time (default: one a GPU, or in miniature one a core)"
     )
 
     convert = command("convert", _convert, "write a model in another format")
@@ -258,6 +356,7 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--license", metavar="NAME", help="of the weights, as the hub names licences: apache-2.0, …")
 
     export = command("export", _export, "write a model for programs that know nothing of this one")
+    export.set_defaults(suffixes=(".onnx", ".pt2"))
     _add_model(export)
     export.add_argument(
         "--to", required=True, choices=["onnx", "torch", "aoti"],
@@ -268,68 +367,78 @@ def _parser() -> argparse.ArgumentParser:
         "--video", nargs="+", action="extend", default=[], metavar="FILE", help="also compare the logits on these"
     )
     export.add_argument(
-        "--tolerance", type=float, default=1e-4, help="largest difference of a logit to let pass (default: %(default)s)"
+        "--tolerance",
+        type=types.tolerance,
+        default=1e-4,
+        help="largest difference of a logit to let pass (default: %(default)s)",
     )
     _add_json(export)
 
     profile = command("profile", _profile, "parameters, multiply-accumulates, memory and time of a model")
+    profile.set_defaults(suffixes=(".png", ".svg", ".pdf"))
     profile.add_argument(
         "name", metavar="NAME", help="a name, such as timesformer_base or slowfast_r50, or " + MODEL_HELP
     )
     profile.add_argument("--attention", help="attention scheme")
-    profile.add_argument("--frames", type=_count, help="frames of a clip")
-    profile.add_argument("--size", type=_count, help="side of a frame in pixels")
-    profile.add_argument("--classes", type=_count, help="number of classes")
+    profile.add_argument("--frames", type=types.frames, help="frames of a clip")
+    profile.add_argument("--size", type=types.side, help="side of a frame in pixels")
+    profile.add_argument("--classes", type=types.count, help="number of classes")
     _add_options(profile)
     profile.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="to measure in")
     profile.add_argument("--no-measure", action="store_true", help="count only, don't run the model")
     profile.add_argument(
-        "--sweep", type=_sweep, metavar="frames=8,16,…|size=224,…", help="count all schemes over clips, as in Figure 3"
+        "--sweep",
+        type=types.sweep,
+        metavar="frames=8,16,…|size=224,…",
+        help="count all schemes over clips, as in Figure 3",
     )
     profile.add_argument("--out", type=Path, metavar="FILE", help="picture of the sweep (png, svg, pdf)")
     _add_json(profile)
 
     schemes = command("schemes", _schemes, "draw which patches each attention scheme attends to (Figure 2)")
+    schemes.set_defaults(suffixes=(".png", ".svg", ".pdf"))
     schemes.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture to write (png, svg, pdf)")
     schemes.add_argument(
-        "--grid", type=_place, default=(5, 8, 8), metavar="T,H,W", help="frames, rows, columns (default: 5,8,8)"
+        "--grid", type=types.grid, default=(5, 8, 8), metavar="T,H,W", help="frames, rows, columns (default: 5,8,8)"
     )
-    schemes.add_argument("--query", type=_place, metavar="t,h,w", help="patch that attends (default: the middle)")
+    schemes.add_argument("--query", type=types.place, metavar="t,h,w", help="patch that attends (default: the middle)")
 
     pack = command("pack", _pack, "pack many videos into few large files (shards), as they are or smaller")
     pack.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, labelled or not")
     pack.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="folder for the shards")
     pack.add_argument(
-        "--short-side", type=_count, metavar="PX", help="scale frames down to this; without, bytes are copied"
+        "--short-side", type=types.side, metavar="PX", help="scale frames down to this; without, bytes are copied"
     )
     pack.add_argument(
-        "--shard-megabytes", type=float, default=512, metavar="MB", help="size of a shard (default: %(default)s)"
+        "--shard-megabytes", type=types.amount, default=512, metavar="MB", help="size of a shard (default: %(default)s)"
     )
-    pack.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    pack.add_argument("--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)")
     _add_time_limit(pack)
 
     check = command("check", _check, "find every broken, short or unlabelled video before training does")
-    check.add_argument("data", metavar="DATA", type=Path, help="folder or list of videos")
-    check.add_argument("--min-frames", type=_count, default=8, help="fewer count as short (default: %(default)s)")
-    check.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+    check.add_argument("data", metavar="DATA", type=_data, help="folder or list of videos, or shards that `pack` wrote")
+    check.add_argument("--min-frames", type=types.count, default=8, help="fewer count as short (default: %(default)s)")
+    check.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(check)
     _add_json(check)
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     _add_options(parser)
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: Parser) -> None:
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="model options, as in num_heads=6"
     )
 
 
-def _add_speed(parser: argparse.ArgumentParser) -> None:
+def _add_speed(parser: Parser) -> None:
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float8", "int8"],
@@ -362,7 +471,7 @@ def _source(args: argparse.Namespace) -> ClassifierSource:
     return dataclasses.replace(source, dtype=args.dtype, backend=args.backend, calibration=some)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         type=_data,
@@ -374,107 +483,71 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_views(parser: argparse.ArgumentParser) -> None:
+def _add_views(parser: Parser) -> None:
     parser.add_argument(
-        "--clips", type=_clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
+        "--clips", type=types.clips, metavar="K", help="clips of a video, or `cover` to tile it (default: 1)"
     )
-    parser.add_argument("--crops", type=int, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)")
+    parser.add_argument(
+        "--crops", type=types.count, choices=[1, 3], help="crops of a clip (default: 1, for evaluate 3)"
+    )
 
 
-def _add_bulk(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=_count, default=2, help="processes that decode (default: %(default)s)")
+def _add_bulk(parser: Parser) -> None:
+    parser.add_argument(
+        "--workers", type=types.processes, default=2, help="processes that decode (default: %(default)s)"
+    )
     _add_time_limit(parser)
     parser.add_argument(
         "--engine", choices=["local", "ray"], default="local",
         help="for --out FOLDER.parquet: this machine, or Ray, on the cluster of RAY_ADDRESS (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--replicas", type=_count, metavar="N", help="with ray: models at a time, at most (default: one a GPU, or one)"
+        "--replicas",
+        type=types.count,
+        metavar="N",
+        help="with ray: models at a time, at most (default: one a GPU, or one)",
     )
 
 
-def _add_time_limit(parser: argparse.ArgumentParser) -> None:
+def _add_time_limit(parser: Parser) -> None:
     parser.add_argument(
-        "--time-limit", type=_positive, default=600, metavar="S",
+        "--time-limit", type=types.seconds, default=600, metavar="S",
         help="seconds to decode a video; one that takes longer is left out (default: %(default)s)",
     )  # fmt: skip
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: Parser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
-
-
-def _count(text: str) -> int:
-    if text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
-
-
-def _positive(text: str) -> float:
-    try:
-        if (value := float(text)) > 0:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-
-
-def _share(text: str) -> float:
-    try:
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
 def _data(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _place(text: str) -> tuple[int, int, int]:
-    parts = text.split(",")
-    if len(parts) == 3 and all(part.isdigit() for part in parts):
-        return int(parts[0]), int(parts[1]), int(parts[2])
-    raise argparse.ArgumentTypeError(f"{text!r} is not three numbers: frame,row,column")
-
-
-def _sweep(text: str) -> tuple[Literal["frames", "size"], list[int]]:
-    option, _, values = text.partition("=")
-    if option in ("frames", "size") and values and all(value.isdigit() for value in values.split(",")):
-        return ("frames" if option == "frames" else "size"), [int(value) for value in values.split(",")]
-    raise argparse.ArgumentTypeError(f"{text!r} is not of the form frames=8,16,32 or size=224,336")
-
-
 def _options(settings: Sequence[str]) -> dict[str, Any]:
     """Model options from `key=value` texts."""
-    import yaml
-
+    from timesformer.documents import parse_yaml
     from timesformer.model.timesformer import ModelConfig
+    from timesformer.ranges import shown
 
     known = [field.name for field in dataclasses.fields(ModelConfig)]
-    options = {}
+    options: dict[str, Any] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
+        key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} is not of the form key=value")
         if key not in known:
             raise ValueError(f"model option {key!r} is not one of {', '.join(known)}")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError(f"setting {setting!r}: its value is not understood") from error
+        value = parse_yaml(text, f"setting {shown(setting)}")
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(each, dict | list) for each in values):
+            raise ValueError(f"{key}={shown(value)}: must be one value or a flat list of them")
+        options[key] = value
     return options
 
 
-def _clips(text: str) -> Clips:
-    if text != "cover" and not (text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 up nor `cover`")
-    return "cover" if text == "cover" else int(text)
-
-
 def _train(args: argparse.Namespace) -> int:
-    from timesformer.distributed import process_group, rank
+    from timesformer.distributed import locked, process_group, rank
     from timesformer.training.errors import Interrupted
     from timesformer.training.recipe import load_recipe, recipe_yaml
 
@@ -483,9 +556,14 @@ def _train(args: argparse.Namespace) -> int:
     fraction = [] if args.fraction is None else [f"data.fraction={args.fraction}"]
     recipe = load_recipe(name, [*args.set, *fraction])
     if args.print_recipe:
-        print(recipe_yaml(recipe), end="")
+        write_out(recipe_yaml(recipe))
         return 0
-    with process_group():
+    if args.val:
+        used = [text for text in args.set if text.startswith("data.validation=")]
+        if used:
+            raise ValueError(f"--set {used[0]}: with --val, no videos are held out")
+    _check_recipe_stays(args, saved)
+    with process_group(), locked(args.out, folder=True):
         console.quiet = rank() > 0
         try:
             return _train_share(args, recipe, writes=rank() == 0)
@@ -494,15 +572,24 @@ def _train(args: argparse.Namespace) -> int:
             return 1 if stop.signal == signal.SIGINT else QUEUE_AGAIN
 
 
+def _check_recipe_stays(args: argparse.Namespace, saved: Path) -> None:
+    """See that a new run does not replace the file of its own recipe."""
+    begun = args.resume or any((args.out / name).exists() for name in ("checkpoint.pt", "metrics.jsonl"))
+    if args.recipe and not begun and saved.exists() and os.path.exists(args.recipe) and saved.samefile(args.recipe):
+        raise ValueError(f"--out {args.out}: the run would replace its recipe, {saved}: name another folder")
+
+
 def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     import dataclasses
 
     from timesformer.display import TrainingDisplay
-    from timesformer.explain.report import read_epochs, write_report
+    from timesformer.epochs import read_epochs
+    from timesformer.explain.report import write_report
     from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import train
     from timesformer.video.clips import read_bad_videos
     from timesformer.video.datasets import splits, take_fraction, write_list
+    from timesformer.video.shards import without_credentials
 
     videos, validation = _training_videos(args, recipe)
     used = take_fraction(videos, recipe.data.fraction, recipe.seed)
@@ -534,19 +621,20 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
             count = len(bad.read_bytes().splitlines())
-            console.print(f"[yellow]{count} videos could not be decoded and were left out: see {bad}[/]")
+            console.note(f"{count} videos could not be decoded and were left out: see {bad}")
     test = held_out or args.val or args.data
-    console.print(f"model: {args.out}\nnext:  timesformer evaluate {args.out} --data {test}", soft_wrap=True)
+    allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
+    command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
+    console.print(f"model: {args.out}\nnext:  {command}", soft_wrap=True)
     return 0
 
 
 def _tell_missing(videos: VideoList) -> None:
     if videos.missing:
         count = len(videos.missing)
-        console.print(
-            f"[yellow]note: {count} of {count + len(videos.items)} videos that {videos.source} lists are not there, "
-            f"such as {_escape(videos.missing[0])}[/]",
-            soft_wrap=True,
+        console.note(
+            f"note: {count} of {count + len(videos.items)} videos that {videos.source} lists are not there, "
+            f"such as {shown(videos.missing[0])}"
         )
 
 
@@ -569,16 +657,33 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
         return videos, None
     rest, held = hold_out(videos, recipe.data.validation, recipe.seed)
     if not held.items:
-        console.print("[yellow]too few videos to hold any out: no validation[/]")
+        console.note("too few videos to hold any out: no validation")
         return videos, None
     return rest, held
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from timesformer.distributed import process_group, rank
+def _note_split(args: argparse.Namespace) -> None:
+    """Say which videos are read where DATA has no such split; ValueError where a list has none and one was given."""
+    from timesformer.video.datasets import splits
 
-    with process_group():
+    own = splits(args.data)
+    if args.split in own:
+        return
+    if not Path(args.data).is_file():
+        console.note(f"note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}")
+    elif not own:
+        _refuse(args, ["split"], f"{args.data} is a list, which is read whole")
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from timesformer.distributed import locked, process_group, rank
+    from timesformer.evaluation.evaluate import FILES, KEYS
+
+    with process_group(), contextlib.ExitStack() as locks:
         console.quiet = rank() > 0
+        if args.out:
+            check_replaceable([args.out / name for name in FILES], KEYS, "an evaluation")
+            locks.enter_context(locked(args.out, folder=True))
         return _evaluate_share(args, report=rank() == 0)
 
 
@@ -588,17 +693,17 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     from timesformer.evaluation.protocols import PROTOCOLS
     from timesformer.evaluation.provenance import about_evaluation
     from timesformer.explain.report import write_report
-    from timesformer.video.datasets import read_videos, splits
+    from timesformer.video.datasets import read_videos
 
     classifier = _classifier(args)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
     _tell_missing(videos)
-    if not Path(args.data).is_file() and args.split not in (own := splits(args.data)):
-        console.print(
-            f"[yellow]note: {args.data} has no {args.split} split; this is {'val' if own else 'all of it'}[/]"
-        )
+    _note_split(args)
+    if args.json not in (None, "-"):
+        check_output(args.json, "--json", inputs=[item.path for item in videos.items])
     protocol = PROTOCOLS[args.protocol]
     clips, crops = args.clips or protocol.clips, args.crops or protocol.crops
+    about = about_evaluation(args.model, args.data, args.split, videos, protocol, clips, crops)
     with track(console, "evaluate", len(videos.items)) as advance:
         result = evaluate(
             classifier.model, videos, classifier.preprocessing,
@@ -607,7 +712,6 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
         )  # fmt: skip
     if not report:
         return 0
-    about = about_evaluation(args.model, args.data, args.split, videos, protocol, clips, crops)
     if args.out:
         result.write(args.out, about)
         asked: dict[str, Any] = {**about, "preprocessing": classifier.preprocessing.to_dict()}
@@ -623,10 +727,10 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     if args.json != "-":
         for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
             if name in summary:
-                print(f"{name:24}{summary[name]:7.2%}")
-        print(f"{'videos':24}{summary['videos']:7}")
+                say(f"{name:24}{summary[name]:7.2%}")
+        say(f"{'videos':24}{summary['videos']:7}")
     for bad in result.bad:
-        console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", soft_wrap=True)
+        console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     return 0 if result.items else 1
 
 
@@ -642,7 +746,9 @@ def _predict(args: argparse.Namespace) -> int:
         raise ValueError("--hop, --threshold: only with --timeline")
     _check_engine(args)
     if args.timeline:
-        return _timelines(args, _classifier(args))
+        unused = ["top", "clips", "crops", "workers", "time_limit", "engine", "replicas"]
+        _refuse(args, unused, "not with --timeline, which scores all of a video, clip by clip")
+        return _timelines(args)
     if _is_table(args.out):
         return _write_bulk(args, _bulk_job(args, "labels", find_inputs(args.videos)))
     job = _bulk_job(args, "labels", [_video(video) for video in args.videos])
@@ -661,11 +767,11 @@ def _predict(args: argparse.Namespace) -> int:
     if args.json != "-":
         for result in results:
             if "top" in result:
-                print(result["video"])
+                say(result["video"])
                 for entry in result["top"]:
-                    print(f"  {entry['score']:7.2%}  {entry['label']}")
+                    say(f"  {entry['score']:7.2%}  {entry['label']}")
     for message in failed:
-        console.print(f"[red]error:[/] {_escape(message)}", soft_wrap=True)
+        console.print(f"[red]error:[/] {_escape(message)}", markup=True, soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -720,34 +826,47 @@ def _write_bulk(args: argparse.Namespace, job: BulkJob) -> int:
     return 0
 
 
-def _timelines(args: argparse.Namespace, classifier: VideoClassifier) -> int:
-    from timesformer.display import track_total
-    from timesformer.evaluation.timeline import timeline
-    from timesformer.video.decode import VideoError
+def _timelines(args: argparse.Namespace) -> int:
+    from timesformer.evaluation.timeline import check_timeline
+    from timesformer.lock import output_lock
 
     names = [os.path.basename(os.path.abspath(video)) for video in args.videos]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"{twice[0]}: two videos have this name, and their timelines would have: give them one by one")
+    stems = [(args.out or Path()) / name for name in names]
+    for stem in stems:
+        check_timeline(stem)
+    with contextlib.ExitStack() as locks:
+        for stem in stems:
+            locks.enter_context(output_lock(stem, folder=False))
+        return _write_timelines(args, stems, _classifier(args))
+
+
+def _write_timelines(args: argparse.Namespace, stems: Sequence[Path], classifier: VideoClassifier) -> int:
+    from timesformer.display import track_total
+    from timesformer.evaluation.timeline import timeline
+    from timesformer.video.decode import VideoError
+
     results: list[dict[str, Any]] = []
     threshold = 0.5 if args.threshold is None else args.threshold
-    for video, name in zip(args.videos, names, strict=True):
+    for video, stem in zip(args.videos, stems, strict=True):
         try:
-            with track_total(console, name) as progress:
+            with track_total(console, stem.name) as progress:
                 found = timeline(classifier, video, hop=args.hop, on_clip=progress)
         except VideoError as error:
             results.append({"video": video, "error": str(error)})
-            console.print(f"[red]error:[/] {_escape(str(error))}", soft_wrap=True)
+            console.print(f"[red]error:[/] {_escape(str(error))}", markup=True, soft_wrap=True)
             continue
-        found.write((args.out or Path()) / name, threshold)
-        console.print(f"written: {(args.out or Path()) / name}.png, .csv, .json", soft_wrap=True)
+        found.write(stem, threshold)
+        console.print(f"written: {shown(stem)}.png, .csv, .json", soft_wrap=True)
         results.append(found.to_json(threshold))
         if args.json != "-":
-            print(video)
+            say(video)
             segments = found.segments(threshold)
             if not segments:
-                print(f"  no class reaches {threshold:.0%}")
+                say(f"  no class reaches {threshold:.0%}")
             for part in segments:
-                print(f"  {part.start:8.1f} s to {part.end:8.1f} s  {part.score:7.2%}  {part.label}")
+                say(f"  {part.start:8.1f} s to {part.end:8.1f} s  {part.score:7.2%}  {part.label}")
     _write_json(args.json, results)
     return 1 if any("error" in result for result in results) else 0
 
@@ -766,7 +885,7 @@ def _push(args: argparse.Namespace) -> int:
 
     model = load(args.model, classes=args.classes, **_options(args.set))
     run = run_folder(args.model)
-    print(model.push_to_hub(args.repository, run=run, data=args.data, license=args.license, private=args.private))
+    say(model.push_to_hub(args.repository, run=run, data=args.data, license=args.license, private=args.private))
     return 0
 
 
@@ -776,7 +895,7 @@ def _export(args: argparse.Namespace) -> int:
     done = export_model(_classifier(args), args.out, args.to, videos=args.video, tolerance=args.tolerance)
     _write_json(args.json, done.to_json())
     if args.json != "-":
-        print("\n".join(done.lines()))
+        say(*done.lines())
     return 0
 
 
@@ -789,6 +908,7 @@ def _profile(args: argparse.Namespace) -> int:
     from timesformer.model.variants import VARIANTS
     from timesformer.profiling import draw_sweep, profile, sweep
 
+    _check_profile(args)
     given = {"attention": args.attention, "num_frames": args.frames, "image_size": args.size}
     given |= {"num_classes": args.classes}
     options = {**_options(args.set), **{name: value for name, value in given.items() if value is not None}}
@@ -797,8 +917,6 @@ def _profile(args: argparse.Namespace) -> int:
             model = models.create(args.name, **options)
     else:
         model = models.load(args.name, **options)
-    if args.out and not args.sweep:
-        raise ValueError(f"--out {args.out}: only a sweep (--sweep) has a picture")
     if args.sweep:
         option, values = args.sweep
         if not isinstance(model.config, ModelConfig):
@@ -807,7 +925,7 @@ def _profile(args: argparse.Namespace) -> int:
         _write_json(args.json, rows)
         if args.json != "-":
             for row in rows:
-                print(f"{row['attention']:<22}{option}={row[option]:<6}{row['macs_per_view'] / 1e12:8.3f} T MACs")
+                say(f"{row['attention']:<22}{option}={row[option]:<6}{row['macs_per_view'] / 1e12:8.3f} T MACs")
         if args.out:
             draw_sweep(rows, option, args.out)
             console.print(f"written: {args.out}")
@@ -817,16 +935,33 @@ def _profile(args: argparse.Namespace) -> int:
     found = profile(model, measure=not args.no_measure, dtype=args.dtype)
     _write_json(args.json, found.to_json())
     if args.json != "-":
-        print("\n".join(found.lines()))
+        say(*found.lines())
     return 0
+
+
+def _check_profile(args: argparse.Namespace) -> None:
+    if args.no_measure:
+        _refuse(args, ["dtype"], "not with --no-measure")
+    if not args.sweep:
+        _refuse(args, ["out"], "only a sweep (--sweep) has a picture")
+        return
+    _refuse(args, ["dtype", "no_measure"], "not with --sweep, which counts only")
+    option, _ = args.sweep
+    _refuse(args, ["attention", option], "a sweep goes over all of them")
+    field = {"frames": "num_frames", "size": "image_size"}[option]
+    for setting in args.set:
+        if setting.partition("=")[0] in ("attention", "order", field):
+            raise ValueError(f"--set {setting}: a sweep goes over all of them")
 
 
 def _explain(args: argparse.Namespace) -> int:
     from timesformer.explain.explain import explain, write_explanation
 
+    if args.of is not None:
+        _refuse(args, ["heads"], "not with --class, which does not fuse heads by rollout")
     explanation = explain(_classifier(args), args.video, of=args.of, heads=args.heads)
     write_explanation(explanation, args.out)
-    print("\n".join(explanation.caption()))
+    say(*explanation.caption())
     console.print(f"written: {args.out}")
     return 0
 
@@ -838,6 +973,7 @@ def _embed(args: argparse.Namespace) -> int:
     from timesformer.video.datasets import read_unlabelled
 
     _check_engine(args)
+    _note_split(args)
     if _is_table(args.out):
         paths = [item.path for item in read_unlabelled(args.data, args.split).items]
         return _write_bulk(args, _bulk_job(args, "features", paths))
@@ -852,7 +988,7 @@ def _embed(args: argparse.Namespace) -> int:
                 time_limit=args.time_limit, on_video=advance,
             )  # fmt: skip
         for video in bad:
-            console.print(f"[yellow]left out:[/] {_escape(video.reason)}", soft_wrap=True)
+            console.print(f"[yellow]left out:[/] {_escape(video.reason)}", markup=True, soft_wrap=True)
         console.print(f"written: {args.out}, {len(features.paths)} videos of {features.values.shape[1]} features")
     return 0
 
@@ -863,15 +999,17 @@ def _map(args: argparse.Namespace) -> int:
 
     if not (args.out or args.near):
         raise ValueError("map: give --out FILE, --near VIDEO, or both")
+    if not args.near:
+        _refuse(args, ["top"], "only with --near VIDEO")
     features = Features.load(args.features)
     if args.near:
         paths = [os.path.abspath(path) for path in features.paths]
-        near = os.path.abspath(args.near)
+        near = text_of(os.path.abspath(args.near))
         if near not in paths:
             raise ValueError(f"--near {args.near}: not one of the {len(features.paths)} videos of {args.features}")
         for other, similarity in features.nearest(paths.index(near), args.top):
             label = features.labels[other]
-            print(f"{similarity:6.3f}  {features.paths[other]}  {features.classes[label] if label >= 0 else ''}")
+            say(f"{similarity:6.3f}  {features.paths[other]}  {features.classes[label] if label >= 0 else ''}")
     if args.out:
         write_map(features, args.out)
         console.print(f"written: {args.out}")
@@ -912,8 +1050,9 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _reproduce(args: argparse.Namespace) -> int:
+    from timesformer.lock import output_lock
     from timesformer.reproduce.plan import Plan
-    from timesformer.reproduce.reproduce import names_of, reproduce
+    from timesformer.reproduce.reproduce import NO_TRAINING, check_out, names_of
 
     named = dict(text.split("=", 1) for text in args.data if "=" in text)
     own = [text for text in args.data if "=" not in text]
@@ -930,17 +1069,28 @@ def _reproduce(args: argparse.Namespace) -> int:
         processes=args.processes,
         say=lambda line: console.print(line, soft_wrap=True),
     )
-    names, left_out = names_of(args.names), False
+    names = names_of(args.names)
+    if all(name in NO_TRAINING for name in names):
+        _refuse(args, ["scale", "seeds", "data", "processes"], f"{', '.join(names)}: nothing is trained for that")
+    check_out(plan)
+    with output_lock(plan.out, folder=True):
+        return _reproduce_all(args, names, plan)
+
+
+def _reproduce_all(args: argparse.Namespace, names: Sequence[str], plan: Plan) -> int:
+    from timesformer.reproduce.reproduce import reproduce
+
+    left_out = False
     for name in names:
         try:
-            print(reproduce(name, plan))
+            say(*reproduce(name, plan).splitlines())
         except KeyboardInterrupt:
             console.print(f"interrupted: the same command goes on, with what is in {args.out}", soft_wrap=True)
             return 1
         except ValueError as error:  # such as of data that are not there
             if len(names) == 1:
                 raise
-            console.print(f"[yellow]left out:[/] {_escape(str(error))}", soft_wrap=True)
+            console.print(f"[yellow]left out:[/] {_escape(str(error))}", markup=True, soft_wrap=True)
             left_out = True
     console.print(f"written: {args.out / 'results.md'}")
     return 1 if left_out else 0
@@ -966,9 +1116,9 @@ def _pack(args: argparse.Namespace) -> int:
             workers=args.workers, time_limit=args.time_limit, progress=progress,
         )  # fmt: skip
     for bad in packing.bad:
-        console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", soft_wrap=True)
+        console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     if packing.missing:
-        console.print(f"[yellow]note: {len(packing.missing)} videos that {args.data} lists are not there[/]")
+        console.note(f"note: {len(packing.missing)} videos that {args.data} lists are not there")
     console.print(f"written: {args.out}, {packing.videos} videos in {packing.shards} shards")
     return 0
 
@@ -983,7 +1133,7 @@ def _check(args: argparse.Namespace) -> int:
         )
     _write_json(args.json, report.to_json())
     if args.json != "-":
-        print("\n".join(report.lines()))
+        say(*report.lines())
     return 0 if report.ok else 1
 
 
@@ -997,7 +1147,7 @@ def _write_json(file: str | None, value: Any) -> None:
     from timesformer.files import write_json
 
     if file == "-":
-        print(json.dumps(value, indent=2))
+        write_out(json_text(value) + "\n")
     elif file:
         write_json(Path(file), value)
 
@@ -1005,4 +1155,4 @@ def _write_json(file: str | None, value: Any) -> None:
 def _escape(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    return escape(shown(text))

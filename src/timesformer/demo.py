@@ -7,8 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from timesformer.console import SafeConsole, say
 from timesformer.display import TrainingDisplay, track_total
 from timesformer.evaluation.evaluate import evaluate
+from timesformer.lock import output_lock
 from timesformer.predictor import VideoClassifier
 from timesformer.training.loop import train
 from timesformer.training.recipe import load_recipe
@@ -22,7 +24,15 @@ def run_demo(out: Path, seed: int, console: Console) -> int:
     """Write videos, train a space-only and a divided model on them, compare, and classify one; `timesformer demo`.
 
     Everything lies under `out` afterwards. What an earlier call with the same `out` has finished is not done again.
+
+    Raises:
+        OutputInUse: another process writes into `out`.
     """
+    with output_lock(out, folder=True):
+        return _run(out, seed, console)
+
+
+def _run(out: Path, seed: int, console: Console) -> int:
     data = out / "videos"
     if not data.exists():
         with track_total(console, "write videos") as progress:
@@ -35,18 +45,22 @@ def run_demo(out: Path, seed: int, console: Console) -> int:
     )
     table = Table("attention", "sees", "top-1 on unseen videos")
     for scheme, sees in zip(_SCHEMES, ("each frame alone", "time, then space"), strict=True):
-        console.print(f"[bold]{scheme}[/]")
+        console.print(f"[bold]{scheme}[/]", markup=True)
         accuracy = _train_and_test(out / scheme, scheme, videos, test, seed, console)
         table.add_row(scheme, sees, f"{accuracy:.1%}")
     table.add_row("(chance)", "", f"{1 / len(test.classes):.1%}")
-    Console().print(table)
+    SafeConsole().print(table)
 
     run, item = out / _SCHEMES[-1], test.items[0]
     ((label, score),) = VideoClassifier.from_pretrained(run).predict(item.path, top=1)
-    print(f"{item.path}: {label} ({score:.1%}); it is {test.classes[item.labels[0]]}")
-    print(f"\nvideos: {data}\nruns:   {', '.join(str(out / scheme) for scheme in _SCHEMES)}")
-    print(f"next:   timesformer evaluate {run} --data {data} --out {run / 'evaluation'}")
-    print("        timesformer train --data YOUR_VIDEOS --out runs/mine   (a folder of class folders)")
+    say(
+        f"{item.path}: {label} ({score:.1%}); it is {test.classes[item.labels[0]]}",
+        "",
+        f"videos: {data}",
+        f"runs:   {', '.join(str(out / scheme) for scheme in _SCHEMES)}",
+        f"next:   timesformer evaluate {run} --data {data} --out {run / 'evaluation'}",
+        "        timesformer train --data YOUR_VIDEOS --out runs/mine   (a folder of class folders)",
+    )
     return 0
 
 

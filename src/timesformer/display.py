@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from timesformer.text import shown
 from timesformer.training.loop import Report
 from timesformer.video.datasets import VideoList
 
@@ -16,8 +17,8 @@ from timesformer.video.datasets import VideoList
 def _progress(console: Console, *columns: TextColumn) -> Progress:
     """A bar that stays out of the way where nobody looks, as in a log file."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *columns, TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *columns,
+        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def _progress(console: Console, *columns: TextColumn) -> Progress:
 def track(console: Console, job: str, total: int) -> Iterator[Callable[..., None]]:
     """A progress bar; what is yielded is called once for each thing done, or with how many."""
     with _progress(console) as progress:
-        task = progress.add_task(job, total=total)
+        task = progress.add_task(shown(job), total=total)
         yield lambda count=1: progress.advance(task, count)
 
 
@@ -33,7 +34,7 @@ def track(console: Console, job: str, total: int) -> Iterator[Callable[..., None
 def track_total(console: Console, job: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar; what is yielded is called as (done, total)."""
     with _progress(console) as progress:
-        task = progress.add_task(job, total=None)
+        task = progress.add_task(shown(job), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

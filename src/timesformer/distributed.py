@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from timesformer.lock import release, take
 
 T = TypeVar("T")
 
@@ -80,6 +84,17 @@ def leave() -> None:
     """
     dist.destroy_process_group()
     time.sleep(0.5)
+
+
+@contextmanager
+def locked(output: str | Path, *, folder: bool) -> Iterator[None]:
+    """Hold the lock of an output that all processes write together: process 0 does. See `timesformer.lock`."""
+    on_first(partial(take, output, folder=folder))
+    try:
+        yield
+    finally:
+        if rank() == 0:
+            release(output, folder=folder)
 
 
 def rank() -> int:

@@ -21,9 +21,9 @@ from timesformer.evaluation.views import load_views, to_clips
 from timesformer.files import replace_file
 from timesformer.model.base import FrozenModel
 from timesformer.model.graph import FeaturesAndLogits, any_batch, example, trace
+from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.transforms import MEAN, STD
 
 Format = Literal["onnx", "torch", "aoti"]
 Run = Callable[[Tensor], Tensor]
@@ -103,15 +103,16 @@ def export_model(
     Raises:
         ExportError: the format can't hold the model, a compiler is missing, or the logits differ by more.
         ImportError: the extra is not installed.
-        ValueError: a format or a file name that is not as above, a model that was rewritten for inference.
+        ValueError: a format or a file name that is not as above, a model that was rewritten for inference, or a
+            TimeSformer with layers that are not plain (adapters, hooks), by their name.
         VideoError: one of the videos can't be read.
     """
     file = Path(file)
     if to not in FORMATS:
         raise ValueError(f"to={to!r} is not one of {', '.join(FORMATS)}")
     suffix = ".onnx" if to == "onnx" else ".pt2"
-    if file.suffix != suffix:
-        raise ValueError(f"{file}: the name of a file for {to} ends in {suffix}")
+    videos = tuple(videos)
+    check_output(file, "out", suffixes=(suffix,), inputs=videos)
     model = classifier.model
     if isinstance(model, FrozenModel):
         raise ValueError("a model that was prepared for inference can't be exported: export the one it is of")
@@ -121,7 +122,7 @@ def export_model(
     model.cpu()
     size = clip_size(classifier.preprocessing)
     clips = [torch.randn(batch, model.config.in_channels, *size) for batch in _BATCHES]
-    clips += [to_clips(load_views(video, classifier.preprocessing)) for video in videos]
+    clips += [to_clips(load_views(video, classifier.preprocessing), classifier.preprocessing) for video in videos]
     write, load = {
         "onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch), "aoti": (_write_aoti, _load_aoti)
     }[to]  # fmt: skip
@@ -153,18 +154,23 @@ def metadata(classifier: VideoClassifier) -> dict[str, str]:
     """What a program must know to use the exported model, as JSON texts by name.
 
     `classes`: list of names, one a logit. `scores`: `softmax` or, where a video can have several labels, `sigmoid`.
-    `preprocessing`: `num_frames`, `stride`, `sampling` and `colour` as in `Preprocessing`; `height` and `width` of a
-    frame, scaled to cover them, of which the centre is cut out; a colour value v of 0 to 255 becomes
-    (v / 255 - `mean`) / `std`. `producer`: this program and its version.
+    `preprocessing`: `num_frames`, `stride`, `sampling` and `colour` as in `Preprocessing`. A frame is scaled, by
+    `interpolation`, to cover `scaled_height` and `scaled_width` (or, without `keep_aspect`, to be of just that size);
+    its centre of `height` and `width` is cut out; a value v of 0 to 255 becomes (v / 255 - `mean`) / `std`, which are
+    lists of a number for each colour, in the order of `colour`. `producer`: this program and its version.
     """
     said = classifier.preprocessing
     _, height, width = clip_size(said)
+    larger = said.scaled_side / said.image_size
     about = {
         "classes": list(classifier.classes),
         "scores": "sigmoid" if classifier.model.multi_label else "softmax",
         "preprocessing": {
             "num_frames": said.num_frames, "stride": said.stride, "sampling": said.sampling, "colour": said.colour,
-            "height": height, "width": width, "mean": MEAN, "std": STD,
+            "height": height, "width": width,
+            "scaled_height": round(height * larger), "scaled_width": round(width * larger),
+            "keep_aspect": said.keep_aspect, "interpolation": said.interpolation,
+            "mean": list(said.mean), "std": list(said.std),
         },
         "producer": f"timesformer {__version__}",
     }  # fmt: skip
@@ -201,7 +207,8 @@ def _load_onnx(file: Path) -> Run:
 
 
 def _write_torch(module: FeaturesAndLogits, size: tuple[int, int, int], about: dict[str, str], file: Path) -> str:
-    torch.export.save(trace(module, size), file, extra_files=about)
+    with file.open("wb") as out:  # by Python, which says why where it fails
+        torch.export.save(trace(module, size), out, extra_files=about)
     return f"torch.export, PyTorch {torch.__version__}"
 
 

@@ -13,7 +13,7 @@ from timesformer.baselines import build as build_baseline
 from timesformer.baselines import create_baseline, inflate_2d
 from timesformer.baselines.resnet3d import ResNet3d
 from timesformer.baselines.slowfast import SlowFast
-from timesformer.baselines.variants import BASELINES, config_of
+from timesformer.baselines.variants import BASELINES, baseline_configuration
 from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.model.formats import read_json, shape_of
 from timesformer.model.hub import download, looks_like_hub_id, published
@@ -34,6 +34,26 @@ from timesformer.model.weights import (
 logger = logging.getLogger(__name__)
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
+NAMES = (*VARIANTS, *BASELINES)
+
+
+def configuration_of(name: str) -> type[VideoConfig]:
+    """The class of the configuration of a model with one of these `NAMES`."""
+    return type(configuration(name))
+
+
+def configuration(name: str, **options: Any) -> VideoConfig:
+    """The configuration of a model with one of these `NAMES`; no model is made.
+
+    Raises:
+        ValueError: as `create`.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name].replace(**options)
+    if name in BASELINES:
+        architecture, defaults = BASELINES[name]
+        return baseline_configuration(architecture, {**defaults, **options})
+    raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
 
 
 def create(name: str, *, where_known: Mapping[str, Any] = _NONE, **options: Any) -> VideoModel:
@@ -49,8 +69,8 @@ def create(name: str, *, where_known: Mapping[str, Any] = _NONE, **options: Any)
     if name in VARIANTS:
         return create_model(name, **where_known, **options)
     if name in BASELINES:
-        return create_baseline(name, **_known_of(where_known, config_of(name), name), **options)
-    raise ValueError(f"model {name!r} is not one of {', '.join([*VARIANTS, *BASELINES])}")
+        return create_baseline(name, **_known_of(where_known, configuration_of(name), name), **options)
+    raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
 
 
 def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
@@ -109,8 +129,8 @@ def _load_baseline(
 ) -> VideoModel:
     architecture, classes, said = about["architecture"], about.get("classes"), about.get("preprocessing")
     try:
-        own = shape_of(lambda: build_baseline(architecture, about["model"]), str(folder)).config
-    except ValueError as error:
+        own = baseline_configuration(architecture, about["model"])
+    except (ValueError, TypeError) as error:
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     if not isinstance(classes or [], list) or not isinstance(said or {}, dict):
         raise WeightsError(f"{folder}: classes={classes!r}, preprocessing={said!r} are not understood")

@@ -19,10 +19,11 @@ from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
 from timesformer.models import load
+from timesformer.ranges import shown
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import center_crop, resize_short_side
+from timesformer.video.transforms import center_crop
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,11 @@ class VideoClassifier:
         if not model.config.num_classes:
             raise ValueError("num_classes=0: a model without a head can't classify; load it with num_classes=…")
         if preprocessing is None:
-            said = model.preprocessing or _usual_preprocessing(model)
+            said = _complete(model)
             try:
                 preprocessing = Preprocessing(**said)
-            except TypeError as error:
-                raise ValueError(f"the model's preprocessing={said} is not understood: {error}") from error
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"the model's preprocessing={shown(said, 300)} is not understood: {error}") from error
         self.preprocessing = preprocessing
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
@@ -82,7 +83,7 @@ class VideoClassifier:
         """
         if not isinstance(self.model, TimeSformer):
             raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a TimeSformer, not {self.model.architecture}")
-        clips = [to_clips(load_views(video, self.preprocessing)) for video in calibration]
+        clips = [to_clips(load_views(video, self.preprocessing), self.preprocessing) for video in calibration]
         model = prepare(self.model, dtype, backend=backend, calibration=clips)
         return VideoClassifier(model, preprocessing=self.preprocessing, device=self.device)
 
@@ -90,7 +91,9 @@ class VideoClassifier:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
         batch_size = usual_batch(self.preprocessing)
         parts = view_parts(video, self.preprocessing, clips, crops, at_most=batch_size)
-        logits = torch.cat([view_logits(self.model, part.views, batch_size=batch_size) for part in parts])
+        logits = torch.cat(
+            [view_logits(self.model, part.views, self.preprocessing, batch_size=batch_size) for part in parts]
+        )
         try:
             return PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label)
         except NotFiniteError as error:
@@ -157,13 +160,12 @@ class VideoClassifier:
         picture = frame if isinstance(frame, torch.Tensor) else torch.from_numpy(np.array(frame, order="C"))
         if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise ValueError(f"frame of {picture.dtype}, {tuple(picture.shape)}: expected uint8 (H, W, 3)")
-        size = self.preprocessing.image_size
-        small = center_crop(resize_short_side(picture[None], size), size)
+        small = center_crop(self.preprocessing.resize(picture[None]), self.preprocessing.image_size)
         return self.preprocessing.colours(small)[0].clone()
 
     def _label(self, kept: Sequence[torch.Tensor], top: int) -> list[tuple[str, float]]:
         indices = sampling.centre_clip(len(kept), self.preprocessing.num_frames, self.preprocessing.stride)
-        logits = view_logits(self.model, torch.stack([kept[index] for index in indices])[None])
+        logits = view_logits(self.model, torch.stack([kept[index] for index in indices])[None], self.preprocessing)
         return self.best(PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label), top)
 
     def best(self, scores: torch.Tensor, top: int) -> list[tuple[str, float]]:
@@ -206,8 +208,13 @@ class ClassifierSource:
         )
 
 
-def _usual_preprocessing(model: VideoModel) -> dict[str, Any]:
-    config = model.config
-    usual = {"num_frames": config.num_frames, "stride": 32, "sampling": "clip", "image_size": min(config.frame_size)}
-    logger.warning("the model does not say how videos become its input: taken to be %s", usual)
-    return usual
+def _complete(model: VideoModel) -> dict[str, Any]:
+    """A model's preprocessing; where it does not say which frames are taken, as is usual, and that is logged."""
+    known, config = model.preprocessing or {}, model.config
+    if "stride" in known or known.get("sampling") == "segments":
+        return known
+    usual: dict[str, Any] = {"num_frames": config.num_frames, "stride": 32, "sampling": "clip"}
+    usual |= {"image_size": min(config.frame_size)}
+    assumed = {name: value for name, value in usual.items() if name not in known}
+    logger.warning("the model does not say how videos become its input: taken to be %s", assumed)
+    return {**assumed, **known}

@@ -19,11 +19,12 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer import models
-from timesformer.files import save_figure
+from timesformer.files import PICTURES, save_figure
 from timesformer.model.attention import SCHEMES
 from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.model.costs import count_macs, count_parameters
 from timesformer.model.timesformer import ModelConfig
+from timesformer.outputs import check_output
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -224,7 +225,8 @@ def sweep(config: ModelConfig, option: Literal["frames", "size"], values: Sequen
 
 
 def draw_sweep(rows: Sequence[dict[str, Any]], option: Literal["frames", "size"], file: Path) -> None:
-    """Draw the rows of `sweep` as curves."""
+    """Draw the rows of `sweep` as curves. Raises ValueError for another suffix than `PICTURES`."""
+    check_output(file, "out", suffixes=PICTURES)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.2), layout="constrained")

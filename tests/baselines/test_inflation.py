@@ -118,7 +118,7 @@ def test_slowfast_starts_as_its_slow_pathway(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights = {f"module.{name}": w for name, w in resnet_weights(classes=9).items() if "num_batches" not in name}
-    weights["module.avgpool.scale"] = torch.ones(1)
+    weights["module.mask_token"] = torch.ones(1)
     model = single("i3d_r50")
     head = model.head.weight.clone()
     with caplog.at_level(logging.WARNING):
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_reported(tmp_path: Path, caplog: pytest.LogCapture
     assert torch.equal(model.head.weight, head)
     assert report.left["head.bias"] == report.left["head.weight"] == "it is (9, 256), the model's (5, 256)"
     assert report.left["pathway.bn1.num_batches_tracked"] == "the source has none"
-    assert report.unused.keys() == {"head.weight", "head.bias", "avgpool.scale"}
+    assert report.unused.keys() == {"head.weight", "head.bias", "mask_token"}
     assert all(name in caplog.text for name in report.unused)
 
 
@@ -153,3 +153,9 @@ def test_no_resnet_there(tmp_path: Path) -> None:
         inflate_2d(single("i3d_r50"), tmp_path / "none.pth")
     with pytest.raises(WeightsError, match=r"it has no conv1\.weight"):
         inflate_2d(single("i3d_r50"), saved({"cls_token": torch.ones(1)}, tmp_path))
+
+
+def test_what_a_plain_resnet_has_not_is_refused_by_name(tmp_path: Path) -> None:
+    weights = {**resnet_weights(), "avgpool.scale": torch.ones(1)}
+    with pytest.raises(WeightsError, match=r"the model has no place for its avgpool\.scale"):
+        inflate_2d(tiny("i3d_r50", depths=DEPTHS, width=WIDTH), saved(weights, tmp_path))  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def test_what_a_configuration_leaves_out_is_at_its_default() -> None:
         ("i3d_r50", {"depths": (3, 4, 6)}, r"depths=\(3, 4, 6\) must be four whole numbers"),
         ("i3d_r50", {"depths": 3}, "depths=3 must be four"),
         ("slow_r50", {"width": 0}, "width=0 must be a whole number from 1 up"),
-        ("slow_r50", {"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
+        ("slow_r50", {"dropout": 1.0}, r"dropout=1.0 must be a number from 0 below 1"),
         ("slowfast_r50", {"width": 12}, "width=12 must be a multiple of beta_inverse=8"),
         ("slowfast_r50", {"lateral_kernel": 4}, "lateral_kernel=4 must be odd"),
         ("slowfast_r50", {"alpha": 0}, "alpha=0 must be a whole number from 1"),

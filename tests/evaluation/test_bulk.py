@@ -20,9 +20,10 @@ import torch
 
 import timesformer
 from timesformer.cli import main
-from timesformer.evaluation import bulk, features
+from timesformer.evaluation import bulk, features, parts
 from timesformer.evaluation.bulk import BulkJob, find_inputs, run_bulk
 from timesformer.evaluation.features import video_features
+from timesformer.evaluation.views import Part
 from timesformer.predictor import ClassifierSource, VideoClassifier
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.pack import pack
@@ -45,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hanging(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images that can't be read to its end: it is a pipe that nobody writes to."""
+    """A folder of images of which the first is a pipe, so that it can't be read; one test lets its reader hang."""
     folder = tmp_path_factory.mktemp("hanging") / "video"
     folder.mkdir()
     os.mkfifo(folder / "0.png")
@@ -84,6 +85,14 @@ def check_labels(found: list[dict[str, Any]], inputs: tuple[VideoPath, ...], sou
 def test_every_video_has_a_row(
     data: Path, hanging: Path, source: ClassifierSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    view_parts = parts.view_parts
+
+    def sometimes_endless(path: VideoPath, *arguments: Any, **options: Any) -> Iterator[Part]:
+        while path == hanging:
+            time.sleep(1)
+        return view_parts(path, *arguments, **options)
+
+    monkeypatch.setattr(parts, "view_parts", sometimes_endless)  # of the processes too, which are forked
     monkeypatch.setattr(features, "PART", 8)
     inputs = find_inputs([data])
     inputs = (*inputs[:5], hanging, inputs[2], *inputs[5:], Path("nowhere.mp4"))

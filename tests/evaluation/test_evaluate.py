@@ -100,7 +100,7 @@ def test_scores_are_the_mean_of_softmax(videos: VideoList, model: timesformer.Ti
     clips = (views.permute(0, 4, 1, 2, 3).float() / 255 - 0.45) / 0.225
     with torch.no_grad():
         logits = torch.stack([model(clip[None])[0] for clip in clips])
-    torch.testing.assert_close(view_logits(model, views, batch_size=4), logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(view_logits(model, views, PREPROCESSING, batch_size=4), logits, atol=1e-5, rtol=1e-4)
     expected = logits.softmax(dim=1)
     result = evaluate(model, videos, PREPROCESSING, clips=3, crops=3, workers=1)
     assert result.scores[0] == pytest.approx(expected.mean(0).numpy(), abs=1e-5)
@@ -290,6 +290,16 @@ def test_figures_of_a_model_without_a_run_claim_nothing(
     assert "its test videos" not in card
 
 
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"train": [1], "validation": []}', '{"train": "ab", "validation": []}', "{"]
+)
+def test_used_videos_that_are_not_understood(videos: VideoList, tmp_path: Path, content: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("epochs: 1\n")
+    (tmp_path / "videos.json").write_text(content)
+    with pytest.raises(ValueError, match=r"videos\.json"):
+        about_evaluation(tmp_path, str(videos.source), "test", videos, PROTOCOLS["paper"], 1, 1)
+
+
 def test_each_frame_is_decoded_once(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     one_by_one = VideoReader.one_by_one
@@ -348,9 +358,9 @@ def _evaluate_share(rank: int, arguments: Any, address: str, out: Path) -> None:
 def test_the_command_under_torchrun_writes_what_it_writes_alone(
     videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path
 ) -> None:
-    model.preprocessing = PREPROCESSING.to_dict()
+    model.preprocessing, model.classes = PREPROCESSING.to_dict(), videos.classes
     model.save_pretrained(tmp_path / "model")
-    model.preprocessing = None
+    model.preprocessing = model.classes = None
     command = ["timesformer", "evaluate", str(tmp_path / "model"), "--data", str(videos.source), "--out"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     for out, how in (("one", ["-m"]), ("two", launch)):
@@ -379,10 +389,10 @@ def test_batches_are_halved_where_memory_runs_out(caplog: pytest.LogCaptureFixtu
             return clips.mean(dim=(2, 3, 4))
 
     views = torch.randint(0, 256, (11, 2, 8, 8, 3), dtype=torch.uint8)
-    logits = view_logits(Small(), views, batch_size=8)
+    logits = view_logits(Small(), views, PREPROCESSING, batch_size=8)
     assert sizes == [2, 2, 2, 2, 2, 1]
     assert "memory ran out with 8 views at a time: going on with 4" in caplog.text
-    expected = torch.cat([view_logits(Small(), view[None]) for view in views])
+    expected = torch.cat([view_logits(Small(), view[None], PREPROCESSING) for view in views])
     torch.testing.assert_close(logits, expected)
 
     class Broken(Small):
@@ -390,7 +400,7 @@ def test_batches_are_halved_where_memory_runs_out(caplog: pytest.LogCaptureFixtu
             raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        view_logits(Broken(), views)
+        view_logits(Broken(), views, PREPROCESSING)
 
 
 def test_usual_batches_are_of_like_pixels() -> None:

@@ -53,7 +53,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clips_side_by_side_are_those_that_cover_a_video(classifier: VideoClassifier, video: Path) -> None:
     found = timeline(classifier, video)
     views = load_views(video, PREPROCESSING, "cover")
-    np.testing.assert_allclose(found.scores, view_logits(classifier.model, views).softmax(-1), atol=1e-5)
+    np.testing.assert_allclose(found.scores, view_logits(classifier.model, views, PREPROCESSING).softmax(-1), atol=1e-5)
     assert found.times[:, 0].tolist() == pytest.approx([0, 0.8, 1.6, 2.4, 3.2, 4.0, 4.2])
     assert found.times[:, 1].tolist() == pytest.approx([0.8, 1.6, 2.4, 3.2, 4.0, 4.8, 5.0])
 

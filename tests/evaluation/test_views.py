@@ -166,6 +166,25 @@ def test_parts_are_the_views_in_turn(video: Path, clips: Any, crops: int, sampli
         assert torch.equal(torch.cat([part.views for part in later]), torch.cat([part.views for part in parts[1:]]))
 
 
+@pytest.mark.parametrize("keep_aspect", [True, False])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_parts_are_scaled_as_the_preprocessing_says(video: Path, interpolation: Any, keep_aspect: bool) -> None:
+    preprocessing = Preprocessing(
+        4, 2, "clip", 16, "BGR", short_side=20, interpolation=interpolation, keep_aspect=keep_aspect
+    )
+    smaller = 20 if interpolation == "bilinear" else None  # which decoders do as they read, and nothing else
+    with VideoReader(video, short_side=smaller) as reader:
+        frames = torch.cat([reader.frames(clip) for clip in preprocessing.view_indices(len(reader), 5)])
+    planes, sides = frames.permute(0, 3, 1, 2), (20, round(20 * 40 / 24)) if keep_aspect else (20, 20)
+    if planes.shape[-2:] != sides:
+        planes = nn.functional.interpolate(planes, sides, mode=interpolation, antialias=True)
+    left = (sides[1] - 16) // 2
+    expected = planes[..., 2:18, left : left + 16].permute(0, 2, 3, 1).flip(-1).unflatten(0, (5, 4))
+    parts = list(view_parts(video, preprocessing, 5, at_most=2))
+    assert [len(part.views) for part in parts] == [2, 2, 1]
+    assert torch.equal(torch.cat([part.views for part in parts]), expected)
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
     """Videos of 38, 2 and 75 clips of `SMALL`, of which 32 go through a model at a time."""

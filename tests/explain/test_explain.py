@@ -100,7 +100,7 @@ def test_overlays_are_bright_where_shares_are_large() -> None:
 def test_the_video_itself_is_not_written_over(model: Path, video: Path, tmp_path: Path) -> None:
     own = Path(shutil.copy(video, tmp_path / "own.mp4"))
     before = own.read_bytes()
-    with pytest.raises(ValueError, match="this is the video"):
+    with pytest.raises(ValueError, match="is an input of the command"):
         write_explanation(explain(VideoClassifier.from_pretrained(model), own), own)
     assert own.read_bytes() == before
 

@@ -21,6 +21,7 @@ from timesformer.model import hub
 from timesformer.model.attention import RELEASED, SCHEMES
 from timesformer.model.tensors import WeightsError
 from timesformer.model.weights import convert, load_model
+from timesformer.video.preprocessing import Preprocessing
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.safetensors"))
 HEADS = {"num_heads": 3}  # of 16, which the weights of these small models don't tell
@@ -93,11 +94,12 @@ def test_the_configuration_in_a_checkpoint_is_heeded(tmp_path: Path) -> None:
     state = {f"model.{name}": value for name, value in make().state_dict().items()}
     torch.save({"model_state": state, "cfg": yaml.safe_dump(cfg)}, tmp_path / "x.pyth")
     model = load_model(tmp_path / "x.pyth", **HEADS)
-    assert model.preprocessing == {"num_frames": 4, "stride": 16.0, "sampling": "clip", "image_size": 32}
+    expected = {"num_frames": 4, "stride": 16.0, "sampling": "clip", "colour": "RGB", "image_size": 32}
+    assert model.preprocessing == expected
     other = load_model(tmp_path / "x.pyth", image_size=64, **HEADS)
-    assert other.preprocessing == {"num_frames": 4, "stride": 16.0, "sampling": "clip", "image_size": 64}
+    assert other.preprocessing == {**expected, "image_size": 64}
     torch.save({"model_state": state, "cfg": "a: [b"}, tmp_path / "x.pyth")
-    with pytest.raises(WeightsError, match="its cfg is no YAML"):
+    with pytest.raises(WeightsError, match="its cfg: is not YAML of plain values"):
         load_model(tmp_path / "x.pyth", **HEADS)
 
 
@@ -175,7 +177,8 @@ def test_to_hugging_face_and_back_is_the_same_bit_for_bit(attention: str, tmp_pa
     assert_same_weights(model, again)
     assert again.config == model.config.replace(drop_path=0.0)
     assert (again.classes, again.multi_label) == (tuple("abcde"), True)
-    assert again.preprocessing == model.preprocessing
+    assert again.preprocessing is not None
+    assert Preprocessing(**again.preprocessing) == Preprocessing(**model.preprocessing)
     theirs.save_pretrained(tmp_path / "their_own")
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "their_own"))
     assert first.keys() == second.keys()
@@ -194,7 +197,9 @@ def test_to_the_released_format_and_back(attention: str, tmp_path: Path) -> None
     again = load_model(tmp_path / "model.pyth")
     assert_same_weights(model, again)
     assert again.config == model.config.replace(drop_path=0.1)
-    assert (again.classes, again.preprocessing) == (model.classes, model.preprocessing)
+    assert again.classes == model.classes
+    assert again.preprocessing is not None
+    assert Preprocessing(**again.preprocessing) == Preprocessing(**model.preprocessing)
 
 
 def test_the_preprocessing_for_hugging_face_is_ours(tmp_path: Path, transformers: Any) -> None:
@@ -356,14 +361,23 @@ def test_what_shapes_do_not_tell_a_configuration_may(tmp_path: Path) -> None:
         load_model(tmp_path / "checkpoint.pt")
 
 
-def test_another_head_is_new_and_extras_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    state = {**make().state_dict(), "extra.weight": torch.zeros(1)}
+def test_another_head_is_new_and_parts_of_other_tasks_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {**make().state_dict(), "mask_token": torch.zeros(1)}
     torch.save(state, tmp_path / "x.pyth")
     with caplog.at_level(logging.WARNING):
         model = load_model(tmp_path / "x.pyth", head_hidden_dim=8, **HEADS)
     assert model(torch.randn(1, 3, 4, 32, 32)).shape == (1, 5)
     assert "head not loaded: its hidden layer is 0 wide, not 8" in caplog.text
-    assert "extra.weight not loaded: the model has no place for it" in caplog.text
+    assert "mask_token not loaded: the model has no place for it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["register_tokens", "norm_pre.weight", "fc_norm.weight", "extra.weight"])
+def test_weights_that_would_be_left_out_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    torch.save({**make().state_dict(), name: torch.zeros(1)}, tmp_path / "x.pyth")
+    with pytest.raises(WeightsError, match=rf"x\.pyth: the model has no place for its {name}"):
+        load_model(tmp_path / "x.pyth", **HEADS)
 
 
 def test_class_names_must_fit(tmp_path: Path) -> None:
@@ -434,11 +448,14 @@ def test_a_configuration_of_a_huge_model_costs_nothing(
     where = about["model"] if to == "timesformer" else about
     depth, width = ("depth", "embed_dim") if to == "timesformer" else ("num_hidden_layers", "hidden_size")
     for name, value, told in (
-        (depth, 10**8, r"depth=100000000 in its config.json, 2 blocks in its weights"),
-        (width, 48 * 10**6, r"x: weight blocks.0.attn.proj.bias: \(48,\) in the file, \(48000000,\) in the model"),
-        (width, 48 * 10**11, r"x: no model can be made by its configuration: .*overflow"),
-        ("num_frames", 10**9, r"x: weight time_embed"),
-        ("num_frames", True, r"num_frames=True must be a whole number" if to == "timesformer" else "x: weight time"),
+        (depth, 900, r"depth=900 in its config.json, 2 blocks in its weights"),
+        (depth, 10**8, r"depth=100000000 "),
+        (width, 4800, r"x: weight blocks.0.attn.proj.bias: \(48,\) in the file, \(4800,\) in the model"),
+        (width, 48 * 10**6, r"embed_dim=48000000 must be a whole number from 1 up to 65536"),
+        (width, 48 * 10**11, r"embed_dim=4800000000000 must be a whole number"),
+        ("num_frames", 10**4, r"x: weight time_embed"),
+        ("num_frames", 10**9, r"num_frames=1000000000 must be a whole number from 1 up to 10000"),
+        ("num_frames", True, r"num_frames=True must be a whole number"),
     ):
         was = where[name]
         where[name] = value

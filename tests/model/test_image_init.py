@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,18 +176,11 @@ def test_googles_arrays(tmp_path: Path) -> None:
     assert report.unused["head.weight"] == report.left["head.weight"] == "its head has a hidden layer"
 
 
-@pytest.mark.parametrize("wrapping", ["deit", "dino", "dino_full"])
+@pytest.mark.parametrize("wrapping", ["dino", "dino_full"])
 def test_other_vits(wrapping: str, tmp_path: Path) -> None:
-    """DeiT with its distillation token; DINO's backbone without a head, and with all that its training saves."""
-    weights = vit_weights()
-    content: dict[str, Any]
-    if wrapping == "deit":
-        distilled = torch.cat([weights["pos_embed"][:, :1], torch.randn(1, 1, DIM), weights["pos_embed"][:, 1:]], dim=1)
-        extra = {"dist_token": torch.randn(1, 1, DIM), "head_dist.weight": torch.randn(5, DIM)}
-        content = {"model": {**weights, **extra, "pos_embed": distilled}}
-    else:
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-        content = dict(weights)
+    """DINO's backbone without a head, and with all that its training saves."""
+    weights = {name: value for name, value in vit_weights().items() if not name.startswith("head.")}
+    content: dict[str, Any] = dict(weights)
     if wrapping == "dino_full":
         student = {f"module.backbone.{name}": torch.zeros_like(value) for name, value in weights.items()}
         teacher = {f"backbone.{name}": value for name, value in weights.items()} | {"head.mlp.0.weight": torch.ones(2)}
@@ -196,11 +190,47 @@ def test_other_vits(wrapping: str, tmp_path: Path) -> None:
     report = timesformer.init_from_vit(model, tmp_path / "vit.pth")
     frame = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(model.features(frame[:, :, None]), vit_features(weights, frame), atol=1e-5, rtol=0)
-    expected = {
-        "deit": {"head.weight", "head.bias", "dist_token", "head_dist.weight"}, "dino": set(),
-        "dino_full": {"head.mlp.0.weight"},
-    }  # fmt: skip
-    assert report.unused.keys() == expected[wrapping]
+    assert report.unused.keys() == {"dino": set(), "dino_full": {"head.mlp.0.weight"}}[wrapping]
+
+
+FOREIGN = (
+    "dist_token", "register_tokens", "reg_token", "norm_pre.weight", "fc_norm.weight", "rope.periods",
+    "rel_pos_bias.relative_position_bias_table", "attn_pool.latent", "blocks.0.gamma_1", "blocks.1.attn.q_norm.weight",
+    "blocks.0.attn.relative_position_bias_table", "blocks.0.mlp.w12.weight", "blocks.0.attn.q_bias",
+    "blocks.0.attn.rope.freqs", "blocks.0.mlp.norm.weight", "something_new",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_a_plain_vit_has_not_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    """Without it the image model itself would compute something else."""
+    file = write({**vit_weights(), name: torch.randn(DIM)}, tmp_path / "vit.pth")
+    model = new()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=rf"vit\.pth: the model has no place for its {re.escape(name)}"):
+        timesformer.init_from_vit(model, file)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_swiglu_is_named_rather_than_what_it_stands_for(tmp_path: Path) -> None:
+    weights = {name.replace("fc1", "w12").replace("fc2", "w3"): value for name, value in vit_weights().items()}
+    with pytest.raises(WeightsError, match=r"the model has no place for its blocks\.0\.mlp\.w12\.bias"):
+        timesformer.init_from_vit(new(), write(weights, tmp_path / "vit.pth"))
+
+
+@pytest.mark.parametrize(
+    "name", ["mask_token", "pooler.dense.weight", "decoder_pos_embed", "fc.weight", "lm_head.bias"]
+)
+def test_heads_of_other_tasks_are_left_out(name: str, tmp_path: Path) -> None:
+    report = timesformer.init_from_vit(new(), write({**vit_weights(), name: torch.randn(DIM)}, tmp_path / "vit.pth"))
+    assert report.unused == {name: "the model has no place for it"}
+
+
+def test_another_activation_beside_the_weights_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_act": "quick_gelu"}')
+    write(vit_weights(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="hidden_act='quick_gelu': the model has gelu"):
+        timesformer.init_from_vit(new(), tmp_path)
 
 
 def test_layer_scale_is_folded_into_the_layer_before_it(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_every_name_makes_its_model() -> None:
         ({"depth": "two"}, "depth='two' must be a whole number"),
         ({"image_size": 64.5}, "image_size=64.5 must be one or two whole numbers"),
         ({"image_size": (32, 32, 32)}, "must be one or two whole numbers"),
-        ({"drop_path": 1.0}, r"drop_path=1.0 must be a number in \[0, 1\)"),
+        ({"drop_path": 1.0}, r"drop_path=1.0 must be a number from 0 below 1"),
         ({"drop_path": "a"}, "drop_path='a' must be a number"),
         ({"mlp_ratio": -1}, "mlp_ratio=-1 must be a number above 0"),
         ({"mlp_ratio": "abc"}, "mlp_ratio='abc' must be a number above 0"),

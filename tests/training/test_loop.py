@@ -29,6 +29,7 @@ from timesformer.training.loop import Report, StepOrder, TrainingError, make_mod
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.training.step import _loss
 from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
 
 TINY = [
@@ -109,13 +110,7 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     model = timesformer.load_model(out)
     assert model.classes == read_videos(videos, "train").classes
-    assert model.preprocessing == {
-        "num_frames": 4,
-        "stride": 32.0,
-        "sampling": "segments",
-        "image_size": 32,
-        "colour": "RGB",
-    }
+    assert model.preprocessing == Preprocessing(4, 32.0, "segments", 32, "RGB").to_dict()
     assert load_recipe(str(out / "recipe.yaml")) == recipe("validate_every=1")
     with pytest.raises(TrainingError, match="holds a run already"):
         train(read_videos(videos, "train"), out, recipe())
@@ -222,10 +217,10 @@ def test_nothing_to_train_on(videos: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"try an optimizer\.lr below 1e\+30"):
+    with pytest.raises(TrainingError, match=r"try an optimizer\.lr below 1000000"):
         train(
             read_videos(videos, "train"), tmp_path,
-            recipe("optimizer.name=sgd", "optimizer.lr=1e30", "optimizer.clip_grad=null", "epochs=20"),
+            recipe("optimizer.name=sgd", "optimizer.lr=1e6", "optimizer.clip_grad=null", "epochs=20"),
         )  # fmt: skip
 
 

@@ -369,7 +369,7 @@ def test_message_where_no_video_of_something_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train", "{", r"v2-train\.json: is no JSON: "),
+        ("train", "{", r"v2-train\.json: is not JSON: "),
         ("train", {}, r"v2-train\.json: is no list of objects with id and template"),
         ("train", [{"id": "1"}], r"v2-train\.json: entry 1 is no object with id and template"),
         ("labels", {"a": "1", "b": "2"}, r"v2-labels\.json: is no object of labels and their numbers, from 0 up"),

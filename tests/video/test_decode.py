@@ -22,7 +22,7 @@ from av.video.frame import PictureType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from timesformer.video import decode, synthetic
+from timesformer.video import decode, packets, synthetic
 from timesformer.video.decode import VideoError, VideoReader, is_video_path
 
 READABLE = [
@@ -384,7 +384,7 @@ def test_frames_that_nothing_depends_on_are_not_decoded(made: Path, monkeypatch:
 )
 def test_packets_that_nothing_depends_on(packet: str, extradata: str, alone: bool) -> None:
     made = av.Packet(bytes.fromhex(packet)) if packet else av.Packet(0)
-    assert decode._is_alone(made, bytes.fromhex(extradata)) is alone  # type: ignore[arg-type]
+    assert packets._is_alone(made, bytes.fromhex(extradata)) is alone  # type: ignore[arg-type]
 
 
 def test_a_recording_that_begins_between_keyframes_is_not_decoded_to_be_opened(
@@ -551,12 +551,12 @@ def test_unreadable_paths(made: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     for name, reason in {
         "missing.mp4": "no such file",
         "empty.mp4": "the file is empty",
-        "text.txt": "holds no video",
+        "text.txt": "is not a video",
         "text.mp4": "is not a video",
         "noise.mp4": "is not a video",
         "half.mp4": "cut off",
         "folder": "holds no images (.jpg, .jpeg, .png)",
-        "pipe.mp4": "is not a file",
+        "pipe.mp4": "is not a regular file",
         "long" * 100: "name",
     }.items():
         assert_one_clear_line(tmp_path / name, reason, capfd)

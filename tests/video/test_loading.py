@@ -188,3 +188,17 @@ def test_augmentation_works_on_rgb_whatever_the_order_of_the_model(videos: Video
         dataset = ClipDataset(videos, preprocessing, transform, seed=0, short_side=40)
         samples[colour] = torch.stack([dataset[epoch, 3][0] for epoch in range(20)])  # type: ignore[misc]
     torch.testing.assert_close(samples["BGR"], samples["RGB"].flip(1))
+
+
+def test_augmented_clips_are_normalised_in_the_order_of_the_model(videos: VideoList) -> None:
+    """`mean` and `std` belong to blue, green and red in turn, where `colour` is BGR."""
+    mean, std = (0.2, 0.5, 0.7), (0.1, 0.2, 0.4)
+    own = Preprocessing(4, 2, "clip", 32, "BGR", mean=mean, std=std)
+    plain = Preprocessing(4, 2, "clip", 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # values / 255 in RGB
+    transform = TrainTransform(32, (32, 40), 0.5, None, 10, 0.0)
+    first, second = (
+        torch.stack([ClipDataset(videos, each, transform, seed=0, short_side=40)[epoch, 3][0] for epoch in range(5)])  # type: ignore[misc]
+        for each in (own, plain)
+    )
+    centre, divisor = (torch.tensor(each).view(3, 1, 1, 1) for each in (mean, std))
+    torch.testing.assert_close(first, (second.flip(1) - centre) / divisor, atol=1e-4, rtol=0)

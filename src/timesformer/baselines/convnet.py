@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from timesformer.limits import limit
 from timesformer.model.base import VideoConfig, VideoModel
+from timesformer.ranges import Range, counts, shown
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class ConvNetConfig(VideoConfig):
         if isinstance(self.depths, list):  # as JSON and YAML bring it
             object.__setattr__(self, "depths", tuple(self.depths))
         depths = self.depths if isinstance(self.depths, tuple) else ()
-        if len(depths) != 4 or not all(isinstance(depth, int) and depth > 0 for depth in depths):
-            raise ValueError(f"depths={self.depths!r} must be four whole numbers from 1 up")
-        self.require_counts(width=1)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
+        blocks = counts(1, limit("MAX_BLOCKS"))
+        if len(depths) != 4 or not all(blocks.holds(depth) for depth in depths) or not blocks.holds(sum(depths)):
+            raise ValueError(
+                f"depths={shown(self.depths)} must be four whole numbers from 1 up, together up to {blocks.most}"
+            )
+        self.require(width=counts(1, limit("MAX_WIDTH")), dropout=Range(0, 1, below=True))
+        widths = (self.width * 2**stage for stage in range(4))
+        self.require_parameters(sum(17 * depth * width**2 for depth, width in zip(depths, widths, strict=True)))
 
 
 class ConvNet(VideoModel):

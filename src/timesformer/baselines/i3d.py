@@ -14,7 +14,7 @@ from timesformer.baselines.resnet3d import ResNet3d, Timing
 from timesformer.baselines.slowfast import SlowFast
 from timesformer.model.hub import fetch_weights
 from timesformer.model.image_init import LoadReport, adapt_channels
-from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
+from timesformer.model.tensors import WeightsError, is_of_another_task, read_tensors, without_prefix
 from timesformer.model.weights import WEIGHT_FILES
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ def inflate_2d(model: ResNet3d | SlowFast, source: str | Path) -> LoadReport:
     for name in image_net.keys() - {name.removeprefix(prefix) for name in taken} - unused.keys():
         if name.startswith("layer"):
             raise WeightsError(f"{path}: depths {model.config.depths} have no place for its {name}")
+        if not is_of_another_task(name):
+            raise WeightsError(f"{path}: the model has no place for its {name}")
         unused[name] = "the model has no place for it"
     model.load_state_dict({**own, **taken})
     for name, why in unused.items():

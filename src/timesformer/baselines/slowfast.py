@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from timesformer.baselines.convnet import ConvNet, ConvNetConfig, global_average
 from timesformer.baselines.resnet3d import Pathway, ResNet3d, Timing
+from timesformer.limits import limit
+from timesformer.ranges import counts
 
 # Table 1: the slow pathway looks along time in its last two stages alone, the fast one everywhere.
 _SLOW = Timing(stem=1, stages=((1,), (1,), (3,), (3,)))
@@ -42,7 +44,8 @@ class SlowFastConfig(ConvNetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_counts(alpha=1, beta_inverse=1, lateral_kernel=1)
+        frames = counts(1, limit("MAX_FRAMES"))
+        self.require(alpha=frames, beta_inverse=counts(1, limit("MAX_WIDTH")), lateral_kernel=frames)
         if self.width % self.beta_inverse:
             raise ValueError(f"width={self.width} must be a multiple of beta_inverse={self.beta_inverse}")
         if self.lateral_kernel % 2 == 0:

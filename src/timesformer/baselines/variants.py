@@ -12,6 +12,7 @@ from timesformer.baselines.image_vit import ImageViT, ImageViTConfig
 from timesformer.baselines.slowfast import SlowFast, SlowFastConfig, SlowOnly
 from timesformer.baselines.x3d import X3D, X3DConfig
 from timesformer.model.base import VideoConfig, VideoModel
+from timesformer.ranges import shown
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Any], VideoModel], type[VideoConfig]]] = {
     I3D.architecture: (I3D, ConvNetConfig),
@@ -58,12 +59,6 @@ def create_baseline(name: str, **options: Any) -> VideoModel:
     return build(architecture, {**defaults, **options})
 
 
-def config_of(name: str) -> type[VideoConfig]:
-    """The kind of configuration that a baseline of this name has."""
-    _, config = _ARCHITECTURES[BASELINES[name][0]]
-    return config
-
-
 def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
     """A model with new weights from what `VideoModel.save_pretrained` writes into `config.json`.
 
@@ -75,7 +70,16 @@ def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
     Raises:
         ValueError: an unknown architecture or option, or a value that an option does not allow.
     """
-    if architecture not in _ARCHITECTURES:
+    checked = baseline_configuration(architecture, config)
+    model, _ = _ARCHITECTURES[architecture]
+    return model(checked)
+
+
+def baseline_configuration(architecture: str, config: Mapping[str, Any]) -> VideoConfig:
+    """The configuration of a baseline; no model is made. For the rest see `build`."""
+    if not isinstance(architecture, str) or architecture not in _ARCHITECTURES:
         raise ValueError(f"architecture {architecture!r} is not one of {', '.join(_ARCHITECTURES)}")
-    model, defaults = _ARCHITECTURES[architecture]
-    return model(defaults().replace(**config))
+    if not isinstance(config, Mapping) or not all(isinstance(option, str) for option in config):
+        raise ValueError(f"the options {shown(config)} of {architecture} are not understood")
+    _, defaults = _ARCHITECTURES[architecture]
+    return defaults().replace(**config)

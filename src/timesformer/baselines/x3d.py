@@ -9,6 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from timesformer.baselines.convnet import ConvNet, ConvNetConfig, conv3d, global_average, last_norm, shortcut
+from timesformer.limits import limit
+from timesformer.ranges import Range, counts
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class X3DConfig(ConvNetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_counts(feature_dim=1)
+        self.require(feature_dim=counts(1, limit("MAX_WIDTH")), expansion=Range(0, 64, above=True))
         if int(self.expansion * self.width) < 1:
             raise ValueError(f"expansion={self.expansion} must be at least 1 / width={self.width}")
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,17 +24,21 @@ from timesformer.evaluation.features import parts_of
 from timesformer.evaluation.parts import ViewDataset, outputs
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, finite
 from timesformer.evaluation.views import Part, usual_batch
-from timesformer.files import check_same_job, replace_file
+from timesformer.files import check_same_job, remove_unfinished, replace_file
 from timesformer.model.base import digest
+from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.predictor import ClassifierSource, VideoClassifier
+from timesformer.text import text_of
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load
 from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find_videos, read_list, read_unlabelled
 from timesformer.video.decode import is_video_path
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.shards import VideoPath, find_packed, read_shards
+from timesformer.video.shards import VideoPath, find_packed, is_address, read_shards, without_credentials
 
 Row = dict[str, Any]
 Views = tuple[int, "Part | BadVideo"]  # of the video of this number
+_DIGEST = b"timesformer_job"  # in the metadata of a part: of which job it is
+_JOB = "_job.json"  # says which job it is that the parts beside it are of
 Engine = Callable[["BulkJob", VideoClassifier, Sequence[range]], Iterator[tuple[range, list[Row]]]]
 
 
@@ -86,9 +90,9 @@ class BulkJob:
 
     def _row(self, classifier: VideoClassifier, number: int, values: Tensor | BadVideo) -> Row:
         nothing = dict.fromkeys(("labels", "scores") if self.want == "labels" else ("features",))
-        path = _text(self.videos[number])
+        path = _name(self.videos[number])
         if isinstance(values, BadVideo):
-            return {"path": path, **nothing, "error": values.reason}
+            return {"path": path, **nothing, "error": text_of(values.reason)}
         try:
             if self.want == "features":
                 return {"path": path, "features": finite(values.mean(dim=0)).numpy(), "error": None}
@@ -118,19 +122,26 @@ def find_inputs(arguments: Iterable[str | Path]) -> tuple[VideoPath, ...]:
     """
     found: list[VideoPath] = []
     for argument in arguments:
-        path = Path(argument)
-        packed = find_packed(argument)
-        if packed:
-            found.append(packed)
-        elif read_shards(argument):
-            found += [item.path for item in read_unlabelled(argument).items]
-        elif path.is_dir() and not is_video_path(path):
-            found += find_videos(path)
-        elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-            found += [entry.path for entry in read_list(path)]
-        else:
-            found.append(path)
+        try:
+            found += _inputs(argument)
+        except OSError:
+            if is_address(argument):
+                raise
+            found.append(Path(argument))  # a name that is too long, say: whoever opens the video tells it
     return tuple(found)
+
+
+def _inputs(argument: str | Path) -> Iterable[VideoPath]:
+    path = Path(argument)
+    if packed := find_packed(argument):
+        return [packed]
+    if read_shards(argument):
+        return [item.path for item in read_unlabelled(argument).items]
+    if path.is_dir() and not is_video_path(path):
+        return find_videos(path)
+    if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
+        return [entry.path for entry in read_list(path)]
+    return [path]
 
 
 def run_bulk(
@@ -153,27 +164,43 @@ def run_bulk(
 
     Raises:
         ImportError: pyarrow is not installed.
-        ValueError: there are no videos, top is below 1, or the folder holds parts of another job.
+        ValueError: there are no videos, top is below 1, or the folder holds parts of another job, or something else.
+        OutputInUse: another process writes into the folder.
     """
-    write = _writer(job)
     if not job.videos or job.top < 1:
         raise ValueError(f"{len(job.videos)} videos, top={job.top}: each must be at least 1")
+    _pyarrow()
+    with distributed.locked(out, folder=True):
+        return _run(job, out, engine or local_engine, on_videos)
+
+
+def _run(job: BulkJob, out: Path, engine: Engine, on_videos: Callable[[int], None]) -> BulkResult:
+    check_output(out, "out", folder=True, inputs=job.videos)
+    check_own_folder(out, _JOB, (), "this job")
+    if (out / _JOB).exists() and not has_keys(out / _JOB, ("digest", "want", "model")):
+        raise ValueError(f"{out / _JOB}: this job did not write it; name a new folder")
     classifier = job.source.plain()
     identity = _identity(job, classifier)
-    check_same_job(out / "_job.json", identity, "the output for other videos, another model or other views")
+    distributed.on_first(
+        partial(check_same_job, out / _JOB, identity, "the output for other videos, another model or other views")
+    )
+    schema = _schema(job, identity)
     files = {part: out / f"part-{number:06}.parquet" for number, part in enumerate(parts_of(len(job.videos)))}
+    distributed.on_first(partial(remove_unfinished, out, "part-*.parquet"))
+    _check_parts(out, {file: len(part) for part, file in files.items()}, schema)
+    distributed.gather(None)  # before any process adds to them
     mine = list(files)[distributed.rank() :: distributed.world_size()]
     left = [part for part in mine if not files[part].exists()]
     on_videos(sum(len(part) for part in mine if part not in left))
     part_of = {block: part for part in left for block in job.blocks(part, classifier.preprocessing)}
     done: dict[range, dict[int, list[Row]]] = defaultdict(dict)
-    for block, rows in (engine or local_engine)(job, classifier, list(part_of)) if left else ():
+    for block, rows in engine(job, classifier, list(part_of)) if left else ():
         part = part_of[block]
         done[part][block.start] = rows
         on_videos(len(block))
         if sum(map(len, done[part].values())) == len(part):
             blocks = done.pop(part)
-            write(files[part], [row for start in sorted(blocks) for row in blocks[start]])
+            _write(files[part], [row for start in sorted(blocks) for row in blocks[start]], schema)
     distributed.gather(None)  # wait for all
     return BulkResult(len(job.videos), sum(_errors(file) for file in files.values()))
 
@@ -214,7 +241,7 @@ def local_engine(
 
 def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
     """What must be the same for a job to go on."""
-    videos = hashlib.sha256("\n".join(_text(path) for path in job.videos).encode())
+    videos = hashlib.sha256("\n".join(map(_name, job.videos)).encode())
     about: dict[str, Any] = {"videos": len(job.videos), "digest": videos.hexdigest(), "want": job.want}
     about["parts"] = len(parts_of(len(job.videos)))
     about |= {
@@ -223,28 +250,47 @@ def _identity(job: BulkJob, classifier: VideoClassifier) -> str:
         "crops": job.crops,
         "dtype": job.source.dtype,
         "backend": job.source.backend,
-        "calibration": [_text(video) for video in job.source.calibration],
+        "calibration": [_name(video) for video in job.source.calibration],
     }
     about |= {"model": digest(classifier.model), "preprocessing": classifier.preprocessing.to_dict()}
     return json.dumps(about)
 
 
-def _writer(job: BulkJob) -> Callable[[Path, list[Row]], None]:
-    pa, parquet = _pyarrow()
+def _schema(job: BulkJob, identity: str) -> Any:
+    """The columns of the parts, with a digest of the job, by which a part is known to be of it."""
+    pa, _ = _pyarrow()
     floats = pa.list_(pa.float32())
     columns = {"labels": pa.list_(pa.string()), "scores": floats} if job.want == "labels" else {"features": floats}
     schema = pa.schema({"path": pa.string(), **columns, "error": pa.string()})
+    return schema.with_metadata({_DIGEST: hashlib.sha256(identity.encode()).hexdigest()})
 
-    def write(file: Path, rows: list[Row]) -> None:
-        with replace_file(file) as new:
-            parquet.write_table(pa.Table.from_pylist(rows, schema=schema), new)
 
-    return write
+def _write(file: Path, rows: list[Row], schema: Any) -> None:
+    pa, parquet = _pyarrow()
+    with replace_file(file) as new, new.open("wb") as out:  # by Python, which can open a file of any name
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), out)
+
+
+def _check_parts(out: Path, sizes: Mapping[Path, int], schema: Any) -> None:
+    """See that the parts in the folder, which other programs read as one table, are of this job: ValueError."""
+    pa, parquet = _pyarrow()
+    for file in sorted(out.glob("*.parquet")):
+        try:
+            with file.open("rb") as content:
+                part = parquet.ParquetFile(content)
+                found = part.schema_arrow
+                own = found.equals(schema) and (found.metadata or {}).get(_DIGEST) == schema.metadata[_DIGEST]
+                own = own and part.metadata.num_rows == sizes.get(file)
+        except (OSError, pa.ArrowException):
+            own = False
+        if not own:
+            raise ValueError(f"{file}: is no part of this job, or is damaged: move it, or name a new folder")
 
 
 def _errors(file: Path) -> int:
     _, parquet = _pyarrow()
-    errors = parquet.read_table(file, columns=["error"])["error"]
+    with file.open("rb") as content:
+        errors = parquet.read_table(content, columns=["error"])["error"]
     return len(errors) - int(errors.null_count)
 
 
@@ -257,6 +303,6 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _text(path: VideoPath) -> str:
-    """A path as text, also where its name is none."""
-    return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+def _name(path: VideoPath) -> str:
+    """A path as a table holds it: valid text, and no password of an address."""
+    return text_of(without_credentials(str(path)))

@@ -19,9 +19,15 @@ from timesformer.evaluation.parts import ViewDataset, outputs
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, Protocol
 from timesformer.evaluation.views import Part, usual_batch
 from timesformer.files import save_figure, write_csv, write_json
+from timesformer.outputs import check_replaceable
+from timesformer.text import shown
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
+
+# What the folder of an evaluation holds, and what `metrics.json` says at least: by it the others are known.
+FILES = ("metrics.json", "predictions.csv", "bad_videos.txt", "confusion.csv", "confusion.png", "report.html")
+KEYS = ("videos", "bad_videos")
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,14 @@ class Evaluation:
     def write(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`.
 
+        Files of an earlier evaluation are replaced. Raises ValueError where one of these names is something else's.
+
         Args:
             folder: to write into.
             about: what the figures are of, for `metrics.json`, see `about_evaluation`.
         """
-        write_json(folder / "metrics.json", {**(about or {}), **self.summary()})
+        check_replaceable([folder / name for name in FILES], KEYS, "an evaluation")
+        write_json(folder / "metrics.json", {**(about or {}), **self.summary()})  # first: it shows whose the files are
         rows: list[list[Any]] = [["path", "labels", "predicted", *self.classes]]
         for item, scores in zip(self.items, self.scores, strict=True):
             labels = " ".join(self.classes[label] for label in item.labels)
@@ -112,7 +121,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> An
     """A matplotlib figure of a confusion matrix, each row as shares of its true class, with the counts written in."""
     from matplotlib.figure import Figure
 
-    n = len(classes)
+    n, classes = len(classes), [shown(name) for name in classes]
     side = min(max(3.0, 0.36 * n), 36.0)
     names = 0.09 * max(map(len, classes)) if n <= 60 else 0.0  # inches; more names than that can't be read
     figure = Figure(figsize=(side + names + 2, side + names + 1), layout="constrained")

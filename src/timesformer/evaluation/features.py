@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from timesformer import distributed
+from timesformer.documents import parse_json
 from timesformer.evaluation.parts import ViewDataset, outputs
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, finite
 from timesformer.evaluation.views import usual_batch
-from timesformer.files import check_same_job, replace_file
+from timesformer.files import check_same_job, remove_unfinished, replace_file
 from timesformer.model.base import VideoModel, digest
+from timesformer.outputs import check_output, check_own_folder
+from timesformer.text import text_of
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos, write_bad_videos
 from timesformer.video.datasets import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 PART = 256  # videos that a job which is cut off loses at most: its output is written in parts of so many
+_JOB = "of.json"  # of a folder of parts: says which job they are of
+_PART = re.compile(r"\d{6}\.(safetensors|bad\.txt)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Features:
 
     def save(self, file: Path) -> None:
         """Write a .safetensors file: `features`, `labels`, and as metadata `paths` and `classes` in JSON."""
-        about = {"paths": json.dumps(self.paths), "classes": json.dumps(self.classes)}
+        about = {name: json.dumps(list(map(text_of, getattr(self, name)))) for name in ("paths", "classes")}
         with replace_file(file) as new:
             save_file({"features": self.values, "labels": self.labels}, new, about)
 
@@ -54,14 +61,25 @@ class Features:
         try:
             with safe_open(file, "numpy") as content:
                 about = content.metadata()
-                return cls(
+                features = cls(
                     content.get_tensor("features"),
-                    tuple(json.loads(about["paths"])),
+                    _texts(about["paths"], "paths"),
                     content.get_tensor("labels"),
-                    tuple(json.loads(about["classes"])),
+                    _texts(about["classes"], "classes"),
                 )
+            features.check()
+            return features
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ValueError(f"{file}: no file of features, as `timesformer embed` writes it ({error})") from error
+
+    def check(self) -> None:
+        """See that all parts are of the same videos: ValueError."""
+        if self.values.ndim != 2 or self.values.dtype != np.float32 or len(self.values) != len(self.paths):
+            raise ValueError(f"features of {self.values.dtype}, {self.values.shape}, for {len(self.paths)} videos")
+        if self.labels.shape != (len(self.paths),) or self.labels.dtype != np.int64:
+            raise ValueError(f"labels of {self.labels.dtype}, {self.labels.shape}, for {len(self.paths)} videos")
+        if len(self.labels) and not -1 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise ValueError(f"labels that are not of its {len(self.classes)} classes")
 
     def nearest(self, index: int, count: int) -> list[tuple[int, float]]:
         """The videos most like one, best first, with the cosine of their features: (index, similarity) pairs."""
@@ -69,6 +87,14 @@ class Features:
         similar = unit @ unit[index]
         order = [int(other) for other in np.argsort(-similar, kind="stable") if other != index]
         return [(other, float(similar[other])) for other in order[:count]]
+
+
+def _texts(text: str, what: str) -> tuple[str, ...]:
+    """A list of texts, as JSON."""
+    values = parse_json(text, what)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{what} that are no list of texts")
+    return tuple(values)
 
 
 def video_features(
@@ -145,12 +171,31 @@ def embed(
         model, videos, preprocessing, clips, crops, workers, time_limit, on_video: as in `video_features`.
 
     Raises:
-        ValueError: parts of another list of videos or by another model are there, or no video could be read.
+        ValueError: parts of another list of videos or by another model are there, or other files in their place; the
+            file is one of the videos, or has another suffix; or no video could be read.
+        OutputInUse: another process writes this file.
     """
-    folder = file.with_name(f"{file.name}.parts")
+    paths = [item.path for item in videos.items]
+    check_output(file, "out", suffixes=(".safetensors",), inputs=paths)
+    with distributed.locked(file, folder=False):
+        return _embed(model, videos, preprocessing, file, clips, crops, workers, time_limit, on_video)
+
+
+def _embed(
+    model: VideoModel,
+    videos: VideoList,
+    preprocessing: Preprocessing,
+    file: Path,
+    clips: Clips,
+    crops: int,
+    workers: int,
+    time_limit: float,
+    on_video: Callable[[], None],
+) -> tuple[Features, list[BadVideo]]:
     views = {"clips": clips, "crops": crops, "preprocessing": preprocessing.to_dict()}
-    told = json.dumps({"paths": [str(item.path) for item in videos.items], **views, "model": digest(model)})
-    check_same_job(folder / "of.json", told, "parts for other videos or views, or by another model")
+    identity = json.dumps({"paths": [str(item.path) for item in videos.items], **views, "model": digest(model)})
+    folder = file.with_name(f"{file.name}.parts")
+    distributed.on_first(partial(_open_parts, file, folder, identity))
     parts = parts_of(len(videos.items))
     for number in range(distributed.rank(), len(parts), distributed.world_size()):
         part = folder / f"{number:06}.safetensors"
@@ -181,11 +226,30 @@ def embed(
     if distributed.rank() == 0:
         features.save(file)
         write_bad_videos(file.with_name(f"{file.name}.bad.txt"), bad)
-        for part in folder.glob("[0-9]*"):  # before what says whose they are
-            part.unlink()
-        shutil.rmtree(folder)
+        _remove_parts(folder)
     distributed.gather(None)
     return features, bad
+
+
+def _open_parts(file: Path, folder: Path, identity: str) -> None:
+    """Begin the folder of parts, or go on with it. ValueError if it is of another job, or holds something else."""
+    names = [path.name for path in folder.glob("*") if _PART.fullmatch(path.name)]
+    check_own_folder(folder, _JOB, {_JOB, *names}, "this job")
+    listed = file.with_name(f"{file.name}.bad.txt")
+    if listed.exists() and not file.exists() and not folder.exists():
+        raise ValueError(f"{listed}: exists without {file.name}, which it would be of: move it, or name another file")
+    check_same_job(folder / _JOB, identity, "parts for other videos or views, or by another model")
+    remove_unfinished(folder, "*")
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove what `embed` wrote into the folder of parts: what says whose they are at the end."""
+    for part in folder.glob("[0-9]*"):
+        if _PART.fullmatch(part.name):
+            part.unlink()
+    (folder / _JOB).unlink()
+    with contextlib.suppress(OSError):  # something else was put there meanwhile
+        folder.rmdir()
 
 
 def parts_of(count: int) -> list[range]:

@@ -101,7 +101,9 @@ def outputs(
         workers: 0 decodes later parts in this process, another number in one of their own.
         time_limit: seconds for a part, see `load`.
     """
-    together = in_batches(model, part_of, torch.cat([part.views for part in first.values()]), batch_size)
+    preprocessing = dataset.preprocessing
+    views = torch.cat([part.views for part in first.values()])
+    together = in_batches(model, part_of, views, preprocessing, batch_size)
     of_first = together.split([len(part.views) for part in first.values()])
     found: dict[int, Tensor | BadVideo] = {}
     for (index, part), values in zip(first.items(), of_first, strict=True):
@@ -117,7 +119,7 @@ def outputs(
                     if isinstance(views, BadVideo):
                         found[index] = views
                         break
-                    every.append(in_batches(model, part_of, views, batch_size))
+                    every.append(in_batches(model, part_of, views, preprocessing, batch_size))
                 else:
                     found[index] = torch.cat(every)
     return found

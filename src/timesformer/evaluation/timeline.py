@@ -15,10 +15,13 @@ from torch import Tensor
 from timesformer.evaluation.protocols import finite
 from timesformer.evaluation.views import usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
+from timesformer.outputs import check_replaceable
 from timesformer.predictor import VideoClassifier
+from timesformer.text import shown
 from timesformer.video import sampling
 from timesformer.video.decode import VideoReader
-from timesformer.video.transforms import center_crop, resize_short_side
+from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.transforms import center_crop
 
 _DRAWN = 8  # classes of a picture, at most
 
@@ -84,14 +87,18 @@ class Timeline:
         }
 
     def write(self, stem: Path, threshold: float = 0.5) -> None:
-        """Write STEM.json, STEM.csv (a line a clip) and STEM.png."""
-        write_json(stem.with_name(f"{stem.name}.json"), self.to_json(threshold))
+        """Write STEM.json, STEM.csv (a line a clip) and STEM.png, in place of those of an earlier timeline.
+
+        Raises ValueError where one of these names is something else's.
+        """
+        table, lines_of, picture = check_timeline(stem)
+        write_json(table, self.to_json(threshold))  # first: it shows whose the files are
         lines = [
             [f"{start:.3f}", f"{end:.3f}", *(f"{score:.6f}" for score in scores)]
             for (start, end), scores in zip(self.times, self.scores, strict=True)
         ]
-        write_csv(stem.with_name(f"{stem.name}.csv"), [["start", "end", *self.classes], *lines])
-        self.draw(stem.with_name(f"{stem.name}.png"), threshold)
+        write_csv(lines_of, [["start", "end", *self.classes], *lines])
+        self.draw(picture, threshold)
 
     def draw(self, file: Path, threshold: float = 0.5) -> None:
         """Draw the classes that score highest anywhere over time, and the segments as bars."""
@@ -109,7 +116,7 @@ class Timeline:
                 if segment.label == self.classes[c]:
                     bars.barh(number, segment.end - segment.start, left=segment.start, color=f"C{number}")
         curves.axhline(threshold, color="grey", linewidth=0.6, linestyle=":")
-        names = [self.classes[c] for c in best]
+        names = [shown(self.classes[c]) for c in best]
         curves.legend(lines, names, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         curves.set_ylim(0, 1.02)
         curves.set_ylabel("score")
@@ -119,6 +126,13 @@ class Timeline:
         bars.set_xlim(0, float(self.times[-1, 1]))
         bars.set_xlabel("time (s)")
         save_figure(file, figure)
+
+
+def check_timeline(stem: Path) -> tuple[Path, Path, Path]:
+    """The files of a timeline, JSON, CSV and picture. ValueError where one exists that is something else's."""
+    table, lines, picture = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("json", "csv", "png"))
+    check_replaceable((table, lines, picture), ("video", "clips", "segments"), "a timeline")
+    return table, lines, picture
 
 
 def timeline(
@@ -141,18 +155,18 @@ def timeline(
         ValueError: hop is below 1, or the model's outputs are not finite.
     """
     preprocessing = classifier.preprocessing
-    size, model = preprocessing.image_size, classifier.model
-    with VideoReader(video, short_side=size) as reader:
+    model = classifier.model
+    with VideoReader(video, short_side=preprocessing.decoded_side) as reader:
         span = max(1, round(preprocessing.num_frames * preprocessing.stride))
         indices = sampling.sliding_clips(
             len(reader), preprocessing.num_frames, preprocessing.stride, span if hop is None else hop
         )
         scores: list[Tensor] = []
         batch: list[Tensor] = []
-        for done, clip in enumerate(_clips(reader, indices, size), 1):
-            batch.append(preprocessing.colours(clip))
+        for done, clip in enumerate(_clips(reader, indices, preprocessing), 1):
+            batch.append(clip)
             if len(batch) == usual_batch(preprocessing) or done == len(indices):
-                logits = view_logits(model, torch.stack(batch))
+                logits = view_logits(model, torch.stack(batch), preprocessing)
                 scores.append(finite(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1)))
                 batch = []
                 on_clip(done, len(indices))
@@ -161,8 +175,11 @@ def timeline(
     return Timeline(str(video), classifier.classes, times, torch.cat(scores).numpy())
 
 
-def _clips(reader: VideoReader, indices: sampling.Indices, size: int) -> Iterator[Tensor]:
-    """Clips (F, S, S, 3) one after the other, each frame read once and kept for as long as a clip needs it."""
+def _clips(reader: VideoReader, indices: sampling.Indices, preprocessing: Preprocessing) -> Iterator[Tensor]:
+    """Clips (F, S, S, 3) one after the other, in the order of colours that the model takes.
+
+    Each frame is read once, and kept for as long as a clip needs it.
+    """
     kept: dict[int, Tensor] = {}
     wanted = np.unique(indices).tolist()  # in order, also where clips overlap: a decoder goes forward alone
     ahead = zip(wanted, reader.one_by_one(wanted), strict=True)
@@ -170,5 +187,6 @@ def _clips(reader: VideoReader, indices: sampling.Indices, size: int) -> Iterato
         kept = {index: frame for index, frame in kept.items() if index >= clip[0]}
         while int(clip[-1]) not in kept:
             index, picture = next(ahead)
-            kept[index] = center_crop(resize_short_side(picture[None], size), size)[0].clone()
+            frame = preprocessing.colours(preprocessing.resize(picture[None]))
+            kept[index] = center_crop(frame, preprocessing.image_size)[0].clone()
         yield torch.stack([kept[int(index)] for index in clip])

@@ -16,7 +16,7 @@ from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import center_crop, normalize, resize_short_side, spatial_crops
+from timesformer.video.transforms import center_crop, spatial_crops
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,7 @@ def view_parts(
     Raises:
         VideoError, ValueError: as `load_views`.
     """
-    size = preprocessing.image_size
-    with VideoReader(path, short_side=size, num_threads=num_threads) as video:
+    with VideoReader(path, short_side=preprocessing.decoded_side, num_threads=num_threads) as video:
         indices = protocol.indices(preprocessing, len(video), video.fps, clips)
         step = len(indices) if at_most is None else max(1, at_most // crops)
         places = range(0, len(indices), step)[start:]
@@ -100,12 +99,12 @@ def view_parts(
             while int(part.max()) not in kept:
                 index, picture = next(ahead)
                 kept[index] = _of_model(picture, preprocessing, crops)
-            yield Part(_views(kept, part, size, crops), len(places) - number)
+            yield Part(_views(kept, part, preprocessing.image_size, crops), len(places) - number)
 
 
 def _of_model(picture: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
-    """A frame (H, W, 3) at the model's short side, in its order of colours, without what no crop shows."""
-    frame = resize_short_side(picture[None], preprocessing.image_size)
+    """A frame (H, W, 3) at the size that crops are cut from, in the model's colours, without what no crop shows."""
+    frame = preprocessing.resize(picture[None])
     if crops == 1:
         frame = center_crop(frame, preprocessing.image_size)
     return preprocessing.colours(frame)[0].clone()
@@ -129,24 +128,31 @@ def usual_batch(preprocessing: Preprocessing) -> int:
     return min(64, max(1, 16 * 8 * 224**2 // pixels))
 
 
-def to_clips(views: Tensor) -> Tensor:
-    """Views, uint8 (V, F, S, S, 3), as a model takes them: normalised floats (V, 3, F, S, S)."""
-    return torch.stack([normalize(view) for view in views])
+def to_clips(views: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Views, uint8 (V, F, S, S, 3), as the model takes them: normalised floats (V, 3, F, S, S)."""
+    return torch.stack([preprocessing.normalize(view) for view in views])
 
 
-def view_logits(model: nn.Module, views: Tensor, *, batch_size: int = 16) -> Tensor:
+def view_logits(model: nn.Module, views: Tensor, preprocessing: Preprocessing, *, batch_size: int = 16) -> Tensor:
     """Logits (V, classes) of each view, float32 on the CPU; see `in_batches`."""
-    return in_batches(model, model, views, batch_size)
+    return in_batches(model, model, views, preprocessing, batch_size)
 
 
 @torch.inference_mode()
-def in_batches(model: nn.Module, part_of: Callable[[Tensor], Tensor], views: Tensor, batch_size: int) -> Tensor:
+def in_batches(
+    model: nn.Module,
+    part_of: Callable[[Tensor], Tensor],
+    views: Tensor,
+    preprocessing: Preprocessing,
+    batch_size: int,
+) -> Tensor:
     """What a model, or a part of it such as its features, gives for each view: (V, D), float32 on the CPU.
 
     Args:
         model: says the device.
         part_of: maps clips (B, 3, F, S, S) to (B, D).
-        views: uint8 (V, F, S, S, 3).
+        views: uint8 (V, F, S, S, 3), as `load_views` gives them for this preprocessing.
+        preprocessing: what the model takes; here, how colours are normalised.
         batch_size: views that go through the model at a time; halved, as often as need be, where memory runs out.
     """
     device = next(model.parameters(), torch.empty(0)).device
@@ -155,7 +161,7 @@ def in_batches(model: nn.Module, part_of: Callable[[Tensor], Tensor], views: Ten
     while done < len(views):
         part = views[done : done + batch_size]
         try:
-            found.append(part_of(to_clips(part).to(device)).float().cpu())
+            found.append(part_of(to_clips(part, preprocessing).to(device)).float().cpu())
             done += len(part)
         except RuntimeError as error:
             if len(part) == 1 or not _out_of_memory(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +20,19 @@ from timesformer.explain.overlay import COLOURS, overlay
 from timesformer.explain.rollout import Fusion, class_relevance, rollout
 from timesformer.files import replace_file, save_figure
 from timesformer.model.timesformer import TimeSformer
+from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
+from timesformer.text import shown
 from timesformer.video.decode import VideoReader
-from timesformer.video.transforms import normalize
+from timesformer.video.preprocessing import Preprocessing
 
 _FILM = 300  # frames of a film, at most
 _STRIP = 8  # frames of a strip, at most
 _GIF_RATE = 30  # frames a second, at most; browsers slow a faster GIF down
 _GIF_WIDTH = 640  # px, at most; all of a GIF is held in memory
 _NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
+
+SUFFIXES = (".mp4", ".gif", ".png", ".svg", ".pdf")
 
 Method = Literal["rollout", "class"]
 
@@ -43,6 +47,7 @@ class Explanation:
         shares: (F, H', W') of the patches, in units of an equal part: 1 is a patch's share if all had the same.
         scores: classes and scores, best first.
         method: what the shares are.
+        preprocessing: how the model saw the frames.
     """
 
     path: Path
@@ -50,6 +55,7 @@ class Explanation:
     shares: NDArray[np.float32]
     scores: list[tuple[str, float]]
     method: str
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @property
     def by_frame(self) -> NDArray[np.float32]:
@@ -91,16 +97,16 @@ def explain(
         more = " …" if len(classifier.classes) > 20 else ""
         raise ValueError(f"class {of!r} is not one of the model's: {', '.join(classifier.classes[:20])}{more}")
     preprocessing = classifier.preprocessing
-    with VideoReader(video, short_side=preprocessing.image_size) as reader:
+    with VideoReader(video, short_side=preprocessing.decoded_side) as reader:
         indices = PROTOCOLS["paper"].indices(preprocessing, len(reader), reader.fps, 1)[0]
     views = load_views(video, preprocessing)
-    clip = normalize(views[0])[None].to(classifier.device)
+    clip = preprocessing.normalize(views[0])[None].to(classifier.device)
     if of is None:
         shares, method = rollout(model, clip, heads=heads), "attention rollout"
     else:
         shares, method = class_relevance(model, clip, [classifier.classes.index(of)]), f"relevance for {of}"
     whole = shares[0].float().cpu()
-    scores = PROTOCOLS["paper"].scores(view_logits(model, views), multi_label=model.multi_label)
+    scores = PROTOCOLS["paper"].scores(view_logits(model, views, preprocessing), multi_label=model.multi_label)
     best = scores.topk(min(top, len(classifier.classes)))
     return Explanation(
         Path(video),
@@ -108,6 +114,7 @@ def explain(
         (whole * whole.numel() / whole.sum().clamp(min=1e-12)).numpy(),
         [(classifier.classes[i], s) for i, s in zip(best.indices.tolist(), best.values.tolist(), strict=True)],
         method,
+        preprocessing,
     )
 
 
@@ -117,23 +124,14 @@ def write_explanation(explanation: Explanation, file: Path) -> None:
     Raises:
         ValueError: another suffix, or the file is the video.
     """
-    if file.exists() and explanation.path.exists() and file.samefile(explanation.path):
-        raise ValueError(f"{file}: this is the video; name another file to write")
+    check_output(file, "out", suffixes=SUFFIXES, inputs=[explanation.path])
     suffix = file.suffix.lower()
     if suffix == ".mp4":
         _write_mp4(explanation, file)
     elif suffix == ".gif":
         _write_gif(explanation, file)
-    elif suffix in (".png", ".svg", ".pdf"):
-        _draw_strip(explanation, file)
     else:
-        raise ValueError(f"{file}: the name must end in .mp4, .gif, .png, .svg or .pdf")
-
-
-def _seen(height: int, width: int) -> tuple[int, int, int, int]:
-    """The square in the middle of a frame that the model sees: first row and column, height, width."""
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side, side
+        _draw_strip(explanation, file)
 
 
 def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[NDArray[np.uint8]], float]:
@@ -149,7 +147,7 @@ def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[N
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         with reader:
-            box = _seen(reader.height, reader.width)
+            box = explanation.preprocessing.seen(reader.height, reader.width)
             places = np.interp(wanted, explanation.indices, np.arange(len(explanation.indices)))
             factor = -(-_NARROWEST // reader.width)
             for frame, place in zip(reader.one_by_one(wanted.tolist()), places, strict=True):
@@ -174,7 +172,7 @@ def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8
     image = Image.new("RGB", (width + width % 2, height + line * len(lines) + (height + line * len(lines)) % 2))
     image.paste(Image.fromarray(picture))
     draw = ImageDraw.Draw(image)
-    for number, text in enumerate(lines):
+    for number, text in enumerate(map(shown, lines)):
         while draw.textlength(text, font) > width - 8 and len(text) > 4:
             text = text[:-2] + "…"
         draw.text((4, height + number * line + 2), text, "white", font)
@@ -183,7 +181,7 @@ def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8
 
 def _write_mp4(explanation: Explanation, file: Path) -> None:
     pictures, fps = _film(explanation)
-    with replace_file(file) as new, av.open(str(new), "w", format="mp4") as container:
+    with replace_file(file) as new, new.open("w+b") as out, av.open(out, "w", format="mp4") as container:
         stream: Any = None
         for picture in pictures:
             if stream is None:
@@ -217,17 +215,17 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     from matplotlib.figure import Figure
 
     count = len(explanation.indices)
-    shown = np.unique(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int))
+    drawn = np.unique(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int))
     with VideoReader(explanation.path) as reader:
-        frames = reader.frames(explanation.indices[shown])
+        frames = reader.frames(explanation.indices[drawn])
         times = reader.times[explanation.indices]
-    box, top = _seen(*frames.shape[1:3]), float(explanation.shares.max())
-    explained = overlay(frames, torch.from_numpy(explanation.shares[shown]), top=top, box=box)
-    side = 12 / len(shown)
+    box, top = explanation.preprocessing.seen(*frames.shape[1:3]), float(explanation.shares.max())
+    explained = overlay(frames, torch.from_numpy(explanation.shares[drawn]), top=top, box=box)
+    side = 12 / len(drawn)
     tall = side * frames.shape[1] / frames.shape[2]
     figure = Figure(figsize=(13, 2 * tall + 2.2), layout="constrained")
-    grid = figure.add_gridspec(3, len(shown), height_ratios=[tall, tall, 1.2])
-    for column, place in enumerate(shown):
+    grid = figure.add_gridspec(3, len(drawn), height_ratios=[tall, tall, 1.2])
+    for column, place in enumerate(drawn):
         for row, picture in enumerate((frames.numpy(), explained)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(picture[column])
@@ -243,6 +241,6 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     curve.set_ylabel("share of frame", fontsize=8)
     curve.tick_params(labelsize=8)
     scale = ScalarMappable(Normalize(0, top), COLOURS)
-    figure.colorbar(scale, ax=figure.axes[: 2 * len(shown)], label="equal parts", shrink=0.8, pad=0.01)
-    figure.suptitle("\n".join([explanation.path.name, *explanation.caption()]), fontsize=9)
+    figure.colorbar(scale, ax=figure.axes[: 2 * len(drawn)], label="equal parts", shrink=0.8, pad=0.01)
+    figure.suptitle("\n".join([shown(explanation.path.name), *explanation.caption()]), fontsize=9)
     save_figure(file, figure)

@@ -18,13 +18,12 @@ from timesformer.evaluation.evaluate import Evaluation, confusion_figure
 from timesformer.evaluation.views import load_views
 from timesformer.explain.overlay import overlay
 from timesformer.explain.rollout import rollout
-from timesformer.files import replace_file
+from timesformer.files import write_text
 from timesformer.model.timesformer import TimeSformer
 from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import BadVideo
 from timesformer.video.decode import VideoError
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import normalize
 
 _MISTAKES = 12
 _SHOWN = 4  # frames of a mistake
@@ -77,7 +76,7 @@ def write_report(
         evaluation: what was tested, if anything.
         classifier: by which model, to show what it looked at in its most confident mistakes.
         configuration: of the training or the test, as YAML would hold it.
-        epochs: figures of each epoch of training, see `read_epochs`.
+        epochs: figures of each epoch of training, see `timesformer.epochs.read_epochs`.
         bad: videos that could not be read, beside those of the evaluation.
     """
     parts = [f"<h1>{html.escape(title)}</h1>"]
@@ -101,16 +100,7 @@ def write_report(
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
     )
-    with replace_file(file) as new:
-        new.write_text(page, encoding="utf-8", errors="replace")
-
-
-def read_epochs(file: Path) -> list[dict[str, Any]]:
-    """The epochs of a run's `metrics.jsonl`; none where there is no such file."""
-    if not file.exists():
-        return []
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if "epoch" in line]
+    write_text(file, page)
 
 
 def _figures(evaluation: Evaluation) -> str:
@@ -210,7 +200,8 @@ def _seen(classifier: VideoClassifier, path: VideoPath) -> str:
     pictures = classifier.preprocessing.colours(views[0])
     rows = [np.concatenate(list(pictures[some].numpy()), axis=1)]
     if isinstance(classifier.model, TimeSformer):
-        shares = rollout(classifier.model, normalize(views[0])[None].to(classifier.device))[0].float().cpu()
+        clip = classifier.preprocessing.normalize(views[0])[None].to(classifier.device)
+        shares = rollout(classifier.model, clip)[0].float().cpu()
         rows.append(np.concatenate(list(overlay(pictures[some], shares[some], top=float(shares.max()))), axis=1))
     image = Image.fromarray(np.concatenate(rows, axis=0))
     image = image.resize((400, round(400 * image.height / image.width)))

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timesformer.files import save_figure
+from timesformer.files import PICTURES, save_figure
 from timesformer.model.attention import SCHEMES, Grid
 from timesformer.model.timesformer import Block, ModelConfig
+from timesformer.outputs import check_output
 
 Place = tuple[int, int, int]
 COLOURS = {
@@ -65,8 +66,9 @@ def draw_schemes(
         schemes: which ones.
 
     Raises:
-        ValueError: the query lies outside the grid.
+        ValueError: the query lies outside the grid, or the file has another suffix.
     """
+    check_output(file, "out", suffixes=PICTURES)
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch, Rectangle
 

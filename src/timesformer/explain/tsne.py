@@ -14,7 +14,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from timesformer.evaluation.features import Features
-from timesformer.files import replace_file, save_figure
+from timesformer.files import save_figure, write_text
+from timesformer.outputs import check_output
 from timesformer.video.decode import VideoError, VideoReader
 
 _THUMBNAILS = 3000  # videos of a page that are shown as pictures, at most
@@ -48,12 +49,10 @@ def write_map(features: Features, file: Path) -> None:
     Raises:
         ValueError: another suffix, or fewer than 3 videos.
     """
-    if file.suffix.lower() not in (".png", ".svg", ".pdf", ".html"):
-        raise ValueError(f"{file}: the name must end in .png, .svg, .pdf or .html")
+    check_output(file, "out", suffixes=(".png", ".svg", ".pdf", ".html"), inputs=features.paths)
     places = tsne(features.values)
     if file.suffix.lower() == ".html":
-        with replace_file(file) as new:
-            new.write_text(_page(features, places), encoding="utf-8", errors="replace")
+        write_text(file, _page(features, places))
     else:
         _draw(features, places, file)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timesformer.files import replace_file, write_json
+from timesformer.limits import limit
+from timesformer.ranges import Range, counts, shown
+
+
+def check_clip_size(num_frames: int, height: int, width: int) -> None:
+    """See that a clip's frames have no more pixels together than the limit: ValueError."""
+    if num_frames * height * width > (most := limit("MAX_CLIP_PIXELS")):
+        raise ValueError(
+            f"num_frames={num_frames} of image_size {height}x{width}: at most {most} pixels a clip "
+            "(TIMESFORMER_MAX_CLIP_PIXELS)"
+        )
+
 
 Config = TypeVar("Config", bound="VideoConfig")
 
@@ -39,16 +52,22 @@ class VideoConfig:
         if isinstance(self.image_size, list):  # as JSON and YAML bring it
             object.__setattr__(self, "image_size", tuple(self.image_size))
         sides = self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
-        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise ValueError(f"image_size={self.image_size!r} must be one or two whole numbers")
-        self.require_counts(num_classes=0, num_frames=1, in_channels=1)
+        side = counts(1, limit("MAX_IMAGE_SIZE"))
+        if len(sides) != 2 or not all(side.holds(each) for each in sides):
+            raise ValueError(f"image_size={shown(self.image_size)} must be one or two whole numbers up to {side.most}")
+        frames, classes, width = limit("MAX_FRAMES"), limit("MAX_CLASSES"), limit("MAX_WIDTH")
+        self.require(num_classes=counts(0, classes), num_frames=counts(1, frames), in_channels=counts(1, width))
+        check_clip_size(self.num_frames, *sides)
 
-    def require_counts(self, **smallest: int) -> None:
-        """See that options are whole numbers, each from its smallest up: ValueError."""
-        for name, least in smallest.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r} must be a whole number from {least} up")
+    def require(self, **ranges: Range) -> None:
+        """See that options are numbers in their ranges: ValueError."""
+        for name, allowed in ranges.items():
+            allowed.check(name, getattr(self, name))
+
+    def require_parameters(self, count: float) -> None:
+        """See that a model of about so many parameters may be made: ValueError."""
+        if not count <= (most := limit("MAX_PARAMETERS")):
+            raise ValueError(f"a model of {count:.2g} parameters: at most {most} (TIMESFORMER_MAX_PARAMETERS)")
 
     def require_clips(self, clips: Tensor) -> None:
         """See that clips are (B, in_channels, F, H, W) of floats, and one at least: ValueError."""
@@ -56,7 +75,7 @@ class VideoConfig:
             expected = f"expected (B, {self.in_channels}, F, H, W) with B from 1 up"
             raise ValueError(f"clip of shape {tuple(clips.shape)}: {expected}")
         if not clips.is_floating_point():
-            made = "timesformer.video.transforms.normalize"
+            made = "Preprocessing.normalize"
             raise ValueError(f"clip of {clips.dtype}: expected normalised floats, as {made} gives")
 
     def replace(self: Config, **options: Any) -> Config:
@@ -182,10 +201,17 @@ class FrozenModel(VideoModel):
 
 
 def digest(model: VideoModel) -> str:
-    """A name for a model by its classes and weights, or what it was prepared from and how: others have another."""
+    """A name for a model by all that makes its answers: weights, configuration, preprocessing, classes and scores.
+
+    One that was prepared has that of the model it was made from, and how. Models that differ in any of it have others.
+    """
     if isinstance(model, FrozenModel) and model.made_of:
         return model.made_of
-    sha = hashlib.sha256(repr(model.classes).encode())
+    about = {
+        "architecture": model.architecture, "model": dataclasses.asdict(model.config), "classes": model.classes,
+        "multi_label": model.multi_label, "preprocessing": model.preprocessing,
+    }  # fmt: skip
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())  # JSON: as it is, or as stored
     for name, value in sorted(model.state_dict().items()):
         sha.update(name.encode())
         sha.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())

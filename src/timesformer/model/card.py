@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from timesformer.epochs import read_epochs
 from timesformer.model.base import VideoModel
 from timesformer.model.formats import read_json
 
@@ -111,9 +111,8 @@ def _summary(model: VideoModel) -> str:
 def _training(run: Path) -> str:
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8").strip()
     lines = []
-    log = run / "metrics.jsonl"
-    epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-    if epochs:
+    epochs = read_epochs(run / "metrics.jsonl")
+    if epochs and {"step", "loss"} <= epochs[-1].keys():
         lines.append(
             f"{epochs[-1]['epoch']} epochs, {epochs[-1]['step']} steps; loss at the end {epochs[-1]['loss']:.3f}."
         )

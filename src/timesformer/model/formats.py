@@ -5,7 +5,6 @@ Weights are passed on as they are: in float32, there and back is the same, bit f
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -15,12 +14,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 from torch import Tensor, nn
 
+from timesformer import documents
+from timesformer.limits import limit
 from timesformer.model.attention import RELEASED
+from timesformer.model.hub import published_copy
+from timesformer.model.processors import read_processor, to_processor
+from timesformer.model.released_cfg import cfg_of, is_multi_label, preprocessing_of
 from timesformer.model.tensors import WeightsError, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.ranges import counts, shown
+from timesformer.video import transforms
+from timesformer.video.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +67,10 @@ def from_released(source: str, weights: dict[str, Tensor], about: dict[str, Any]
     for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"):
         if name not in weights:
             raise WeightsError(f"{source}: no TimeSformer: it has no weight {name}")
-    said = _read_cfg(source, about)
     dim, channels, patch, _ = weights["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
-    extra = {match[1] for name in weights if (match := re.match(r"blocks\.\d+\.(\w+)_attn\.", name))}
+    said = _read_cfg(source, about, patch)
+    depth = _count_blocks(source, weights)
+    extra = {match[1] for name in weights if (match := re.match(r"blocks\.[0-9]+\.(\w+)_attn\.", name))}
     config: dict[str, Any] = {
         "attention": said.get("attention") or _scheme(source, extra, "time_embed" in weights),
         "positions": "none" if "pos_embed" not in weights else "space_time",
@@ -114,33 +120,28 @@ def _image_size(source: str, patches: int, patch: int, said: dict[str, Any], opt
     raise WeightsError(f"{source}: {patches} positions are no square of patches: give image_size=(height, width)")
 
 
-def _read_cfg(source: str, about: dict[str, Any]) -> dict[str, Any]:
+def _read_cfg(source: str, about: dict[str, Any], patch: int) -> dict[str, Any]:
     """What the configuration that training wrote into a checkpoint says, as far as it bears on the model."""
     text = about.get("cfg")
     try:
-        cfg = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError as error:
-        raise WeightsError(f"{source}: its cfg is no YAML: {' '.join(str(error).split())}") from error
+        cfg = documents.parse_yaml(text, "its cfg") if isinstance(text, str) else None
+    except ValueError as error:
+        raise WeightsError(f"{source}: {' '.join(str(error).split())}") from error
     if not isinstance(cfg, dict):
         return {}
-    data, model, train = (cfg.get(part) or {} for part in ("DATA", "TIMESFORMER", "TRAIN"))
-    said: dict[str, Any] = {"multi_label": (cfg.get("MODEL") or {}).get("MULTI_LABEL", False)}
+    data, model = (cfg.get(part) or {} for part in ("DATA", "TIMESFORMER"))
+    said: dict[str, Any] = {"multi_label": is_multi_label(source, data)}
     if model.get("ATTENTION_TYPE"):
         said["attention"] = model["ATTENTION_TYPE"]
-    if data.get("NUM_FRAMES"):
-        said["num_frames"] = int(data["NUM_FRAMES"])
-    if data.get("TRAIN_CROP_SIZE"):
-        said["image_size"] = int(data["TRAIN_CROP_SIZE"])
-    if model.get("NUM_HEADS"):
-        said["num_heads"] = int(model["NUM_HEADS"])
+    numbers = {"num_frames": (data, "NUM_FRAMES", "MAX_FRAMES"), "num_heads": (model, "NUM_HEADS", "MAX_WIDTH")}
+    numbers["image_size"] = (data, "TRAIN_CROP_SIZE", "MAX_IMAGE_SIZE")
+    for ours, (section, theirs, most) in numbers.items():
+        if section.get(theirs):
+            counts(1, limit(most)).check(theirs, section[theirs])
+            said[ours] = section[theirs]
     if data.get("CLASS_NAMES"):
         said["classes"] = tuple(str(name) for name in data["CLASS_NAMES"])
-    if {"num_frames", "image_size"} <= said.keys() and data.get("SAMPLING_RATE"):
-        segments = str(train.get("DATASET", "")).lower() == "ssv2"
-        said["preprocessing"] = {
-            "num_frames": said["num_frames"], "image_size": said["image_size"],
-            "stride": float(data["SAMPLING_RATE"]), "sampling": "segments" if segments else "clip",
-        }  # fmt: skip
+    said["preprocessing"] = preprocessing_of(source, cfg, patch)
     return said
 
 
@@ -152,24 +153,21 @@ def to_released(model: TimeSformer) -> dict[str, Any]:
     """
     config = model.config
     _only_released_options(config, "the released format")
+    frames, dataset = cfg_of(model.preprocessing, min(config.frame_size))
     data: dict[str, Any] = {
-        "NUM_FRAMES": config.num_frames, "TRAIN_CROP_SIZE": config.image_size, "TEST_CROP_SIZE": config.image_size,
-        "INPUT_CHANNEL_NUM": [config.in_channels],
+        "NUM_FRAMES": config.num_frames, "TRAIN_CROP_SIZE": config.image_size, **frames,
+        "INPUT_CHANNEL_NUM": [config.in_channels], "MULTI_LABEL": model.multi_label,
     }  # fmt: skip
-    dataset = "kinetics"
-    if model.preprocessing:
-        data["SAMPLING_RATE"] = model.preprocessing.get("stride", 32)
-        dataset = "ssv2" if model.preprocessing.get("sampling") == "segments" else dataset
     if model.classes:
         data["CLASS_NAMES"] = list(model.classes)
     cfg = {
         "DATA": data,
-        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit", "MULTI_LABEL": model.multi_label},
+        "MODEL": {"NUM_CLASSES": config.num_classes, "ARCH": "vit"},
         "TIMESFORMER": {"ATTENTION_TYPE": config.attention, "NUM_HEADS": config.num_heads},
         "TRAIN": {"DATASET": dataset},
     }
     state = {f"model.{name}": value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    return {"model_state": state, "cfg": yaml.safe_dump(cfg, sort_keys=False)}
+    return {"model_state": state, "cfg": documents.dump_yaml(cfg)}
 
 
 def _only_released_options(config: ModelConfig, what: str) -> None:
@@ -230,19 +228,23 @@ def is_huggingface(about: Any) -> bool:
     return isinstance(about, dict) and about.get("model_type") == "timesformer"
 
 
-def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
+def from_huggingface(folder: Path, weights: dict[str, Tensor], about: dict[str, Any]) -> Stored:
     """The model of transformers' `TimesformerForVideoClassification` or `TimesformerModel`.
+
+    How frames become its input is what the folder's processor files say; which frames, only our own `preprocessing` in
+    its config.json can say.
 
     Raises:
         WeightsError: the configuration lacks something, or says what no TimeSformer here has.
     """
+    source = str(folder)
     fixed = {"hidden_act": "gelu", "layer_norm_eps": 1e-6, "qkv_bias": True}
     for name, value in fixed.items():
         if about.get(name, value) != value:
             raise WeightsError(f"{source}: {name}={about[name]!r}: it must be {value!r}")
     labels = {int(number): str(name) for number, name in (about.get("id2label") or {}).items()}
     try:
-        config: dict[str, Any] = {ours: int(about[theirs]) for theirs, ours in _HF_SIZES.items()}
+        config: dict[str, Any] = {ours: about[theirs] for theirs, ours in _HF_SIZES.items()}
         mlp_ratio = about["intermediate_size"] / about["hidden_size"]
     except KeyError as error:
         raise WeightsError(f"{source}: its config.json does not say {error}") from error
@@ -251,7 +253,7 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
     classes = weights["classifier.weight"].shape[0] if "classifier.weight" in weights else 0
     model_config = ModelConfig(
         attention=about.get("attention_type", "divided_space_time"), num_classes=classes, mlp_ratio=mlp_ratio,
-        drop_path=float(about.get("drop_path_rate", 0)), **config,
+        drop_path=about.get("drop_path_rate", 0), **config,
     )  # fmt: skip
     ours = {}
     for name in shape_of(lambda: TimeSformer(model_config), source).state_dict():
@@ -262,9 +264,20 @@ def from_huggingface(source: str, weights: dict[str, Tensor], about: dict[str, A
         raise WeightsError(f"{source}: its config.json does not tell of its weight {beyond[0]}")
     names = tuple(labels.get(number, "") for number in range(classes))
     known = len(labels) == classes and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
+    own = about.get("preprocessing") or {}
+    if not isinstance(own, dict):
+        raise WeightsError(f"{source}: preprocessing={own!r} is not understood")
+    if "stride" not in own and "sampling" not in own:
+        own = {**(published_copy(folder, about) or {}), **own}
+    processor = read_processor(folder, model_config.patch_size)
+    if processor is None and "mean" not in own:
+        logger.warning(
+            "%s: it has no preprocessor_config.json: colours are normalised as usual, by mean %s and std %s",
+            source, transforms.MEAN, transforms.STD,
+        )  # fmt: skip
     return Stored(
         source, model_config, {**ours, **weights}, names if classes and known else None,
-        about.get("problem_type") == "multi_label_classification", about.get("preprocessing"),
+        about.get("problem_type") == "multi_label_classification", {**own, **(processor or {})} or None,
     )  # fmt: skip
 
 
@@ -298,14 +311,7 @@ def to_huggingface(model: TimeSformer) -> tuple[dict[str, Tensor], dict[str, Any
         "id2label": {str(number): name for number, name in enumerate(names)},
         "label2id": {name: number for number, name in enumerate(names)},
     }  # fmt: skip
-    side = {"height": config.image_size, "width": config.image_size}
-    preprocessor = {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True, "size": {"shortest_edge": config.image_size}, "resample": 2,
-        "do_center_crop": True, "crop_size": side,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": [0.45] * 3, "image_std": [0.225] * 3,
-    }  # fmt: skip
+    preprocessor = to_processor(Preprocessing(**{"image_size": config.image_size, **(model.preprocessing or {})}))
     weights = {_hf_name(name): value.detach().cpu().clone() for name, value in model.state_dict().items()}
     return weights, about, preprocessor
 
@@ -321,12 +327,15 @@ def from_own(source: str, weights: dict[str, Tensor], about: dict[str, Any]) -> 
     """
     architecture = about.get("architecture", TimeSformer.architecture)
     if architecture != TimeSformer.architecture:
-        raise WeightsError(f"{source}: a {architecture}, not a TimeSformer")
+        kind = architecture if isinstance(architecture, str) else shown(architecture)
+        raise WeightsError(f"{source}: a {kind}, not a TimeSformer")
     try:
         config = ModelConfig(**about["model"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{source}: no model can be read from its config.json: {error!r}") from error
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{source}: no model can be read from its config.json: {error}") from error
     _check_depth(source, weights, config.depth)
+    if not isinstance(about.get("classes") or [], list):
+        raise WeightsError(f"{source}: classes={shown(about['classes'])} is no list of names")
     classes = tuple(about["classes"]) if about.get("classes") else None
     return Stored(source, config, weights, classes, bool(about.get("multi_label")), about.get("preprocessing"))
 
@@ -336,21 +345,33 @@ def shape_of(make: Callable[[], Model], source: str) -> Model:
     try:
         with torch.device("meta"):
             return make()
-    except (RuntimeError, TypeError) as error:  # of sizes that no tensor can have
+    except (RuntimeError, TypeError, OverflowError) as error:  # of sizes that no tensor can have
         raise WeightsError(f"{source}: no model can be made by its configuration: {error}") from error
 
 
 def _check_depth(source: str, weights: dict[str, Tensor], depth: int) -> None:
     """See that there are as many blocks as the configuration says, before that many are made: WeightsError."""
-    numbers = [int(match[1]) for name in weights if (match := re.match(r"(?:blocks|encoder\.layer)\.(\d+)\.", name))]
-    there = 1 + max(numbers, default=-1)
+    there = _count_blocks(source, weights)
     if there != depth:
         raise WeightsError(f"{source}: depth={depth} in its config.json, {there} blocks in its weights")
 
 
+def _count_blocks(source: str, weights: dict[str, Tensor]) -> int:
+    """The number of blocks that weights are of: WeightsError where some of them are missing."""
+    numbers = {match[1] for name in weights if (match := re.match(r"(?:blocks|encoder\.layer)\.([^.]*)\.", name))}
+    most = limit("MAX_BLOCKS")
+    if len(numbers) > most:
+        raise WeightsError(f"{source}: weights of more than {most} blocks (TIMESFORMER_MAX_BLOCKS)")
+    if odd := sorted(numbers - set(map(str, range(len(numbers))))):
+        raise WeightsError(f"{source}: weights of {len(numbers)} blocks, among them one of the number {shown(odd[0])}")
+    return len(numbers)
+
+
 def read_json(file: Path) -> Any:
-    """The content of a JSON file; WeightsError where there is none."""
+    """The content of a JSON file of plain values; WeightsError where there is none."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return documents.read_json(file)
+    except OSError as error:
         raise WeightsError(f"{file}: can't be read: {error}") from error
+    except ValueError as error:  # which names the file
+        raise WeightsError(str(error)) from error

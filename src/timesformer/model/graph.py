@@ -10,18 +10,25 @@ from torch import Tensor, nn
 from timesformer.model.base import VideoModel
 from timesformer.model.inference import Prepared
 from timesformer.model.linear import PlainLinear
+from timesformer.model.plain import require_plain
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 
 
 class FeaturesAndLogits(nn.Module):
     """One pass over clips (B, in_channels, F, H, W) on a CPU: features (B, D) and logits (B, num_classes).
 
-    A TimeSformer is first rewritten, see `timesformer.prepare`; a baseline is taken as it is.
+    A TimeSformer is first rewritten, see `timesformer.prepare`; a baseline is taken as it is, with its hooks.
+
+    Raises:
+        ValueError: a TimeSformer with layers that are not plain.
     """
 
     def __init__(self, model: VideoModel) -> None:
         super().__init__()
-        self.model = Prepared(model, torch.float32, PlainLinear) if isinstance(model, TimeSformer) else model
+        self.model = model
+        if isinstance(model, TimeSformer):
+            require_plain(model)
+            self.model = Prepared(model, torch.float32, PlainLinear)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         features = self.model._features(clip) if isinstance(self.model, Prepared) else self.model.features(clip)

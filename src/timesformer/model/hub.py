@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from timesformer.model.tensors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Published:
     """One of the authors' trained models, all with divided attention at the base model's width and depth.
 
     Attributes:
-        file: name of the authors' file.
+        file: name of the authors' file; it ends in that of the data set.
         repository: where it is on the Hugging Face hub, as far as it is there.
         num_frames, image_size: frames F of a clip, and their side in pixels.
         stride: source frames from one frame of a clip to the next; of no matter with `segments`.
@@ -35,9 +39,19 @@ class Published:
     top1: float
 
     @property
+    def data(self) -> str:
+        """The data set that it was trained on."""
+        return self.file.removesuffix(".pyth").rsplit("_", 1)[1]
+
+    @property
     def colour(self) -> str:
         """Order of a pixel's colours in training: that for Something-Something-V2 read its frames the other way."""
         return "BGR" if self.sampling == "segments" else "RGB"
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What of `timesformer.video.preprocessing.Preprocessing` its files do not say themselves."""
+        return {"stride": float(self.stride), "sampling": self.sampling, "colour": self.colour}
 
 
 def _catalogue() -> dict[str, Published]:
@@ -64,6 +78,7 @@ def _catalogue() -> dict[str, Published]:
 
 
 CATALOGUE = _catalogue()
+_CLASSES = {"K400": 400, "K600": 600, "SSv2": 174}
 
 
 def published(source: str | Path) -> Published | None:
@@ -72,6 +87,34 @@ def published(source: str | Path) -> Published | None:
     for name, entry in CATALOGUE.items():
         if text in (name, entry.repository) or (Path(text).name == entry.file and Path(text).is_file()):
             return entry
+    return None
+
+
+def published_copy(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:
+    """The `preprocessing` of the published model of which a folder is a copy, which its files do not tell; or None.
+
+    A copy is known by the name in its config.json (`about`) or, where that names no published model, by that of the
+    folder, as `git clone` and the hub's cache name it; and it has that model's number of classes and sizes of clips.
+    What is taken to be a copy by a name, and what only looks like one, is logged as a warning.
+    """
+    parts = folder.absolute().parts
+    cached = parts[-3] if len(parts) > 2 and parts[-2] == "snapshots" else None
+    origin = str(about.get("_name_or_path", ""))
+    names = {origin} if origin in {entry.repository for entry in CATALOGUE.values()} else {parts[-1]}
+    sizes = (len(about.get("id2label") or {}), about.get("num_frames"), about.get("image_size"))
+    for entry in CATALOGUE.values():
+        if not entry.repository or sizes != (_CLASSES[entry.data], entry.num_frames, entry.image_size):
+            continue
+        if cached == f"models--{entry.repository.replace('/', '--')}":
+            return entry.preprocessing
+        if {entry.repository, entry.repository.split("/")[1]} & names:
+            logger.warning("%s: taken to be a copy of %s: %s", folder, entry.repository, entry.preprocessing)
+            return entry.preprocessing
+        if entry.colour != "RGB":
+            logger.warning(
+                '%s: of the classes and sizes of %s: if it is a copy, put "preprocessing": %s into its config.json',
+                folder, entry.repository, json.dumps(entry.preprocessing),
+            )  # fmt: skip
     return None
 
 
@@ -90,6 +133,25 @@ def fetch_weights(source: str | Path, names: Sequence[str]) -> Path:
     if Path(source).exists() or not looks_like_hub_id(source):
         raise WeightsError(f"{source}: no such file or folder, nor the id of a model on the hub (owner/name)")
     return download(str(source), names)
+
+
+class MissingFile(WeightsError):
+    """A repository, or the cache of it, has none of the files."""
+
+
+def download_all(repository: str, names: Sequence[str]) -> list[Path]:
+    """Those of some files that a repository on the hub has; from the cache if the hub can't be reached.
+
+    Raises:
+        WeightsError: no such repository, or a file that is there can't be downloaded.
+    """
+    there = []
+    for name in names:
+        try:
+            there.append(download(repository, [name]))
+        except MissingFile:
+            continue
+    return there
 
 
 def download(repository: str, names: Sequence[str]) -> Path:
@@ -133,11 +195,11 @@ def download(repository: str, names: Sequence[str]) -> Path:
             ) from error
     wanted = " or ".join(names)
     if offline:
-        raise WeightsError(
+        raise MissingFile(
             f"{repository}: no file or folder here, nor in the cache of downloads, and {constants.ENDPOINT} "
             f"can't be reached to get {wanted}"
         )
-    raise WeightsError(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
+    raise MissingFile(f"{repository}: there is no {wanted} in this repository on {constants.ENDPOINT}")
 
 
 def upload(folder: Path, repository: str, *, private: bool = False) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from timesformer.model.attention import Grid
 from timesformer.model.formats import read_json
 from timesformer.model.hub import fetch_weights
-from timesformer.model.tensors import WeightsError, read_tensors, without_prefix
+from timesformer.model.tensors import WeightsError, is_of_another_task, read_tensors, without_prefix
 from timesformer.model.timesformer import ModelConfig, TimeSformer
 from timesformer.model.weights import WEIGHT_FILES, Resize, check_shapes, resize_space_positions, weights_file
 
@@ -59,7 +59,8 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
 
     Raises:
         WeightsError: the source can't be read, is no plain ViT, or has another width, depth, patch or (if it says so)
-            number of heads.
+            number of heads. What a plain ViT has not (registers, a distillation token, other norms, rotary or relative
+            positions) is refused by the name of the weight, as without it the image model computes something else.
     """
     path = Path(source)
     if path.is_dir():
@@ -69,14 +70,17 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         path = file
     elif not path.is_file():
         path = fetch_weights(source, WEIGHT_FILES)
-    _check_heads(path, model.config)
+    _check_config(path, model.config)
     try:
         vit = _read_vit(path, model.config.num_heads)
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, ArithmeticError) as error:
         raise WeightsError(f"{path}: its weights are not understood: {' '.join(str(error).split())}") from error
     unused = _unfit_head(vit, model.config.num_classes)
 
     own = model.state_dict()
+    for name in sorted(vit.keys() - {_origin(name) for name in own}):
+        if not is_of_another_task(name):
+            raise WeightsError(f"{path}: the model has no place for its {name}")
     taken: dict[str, Tensor] = {}
     left: dict[str, str] = {}
     for name in own:
@@ -92,8 +96,6 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
         else:
             raise WeightsError(f"{path}: it has no {origin}, which the model of {model.config.depth} blocks needs")
     for name in vit.keys() - {_origin(name) for name in taken} - unused.keys():
-        if name.startswith("blocks."):
-            raise WeightsError(f"{path}: the model has no place for its {name}")
         unused[name] = "the model has no place for it"
 
     channels = model.config.in_channels
@@ -107,11 +109,14 @@ def init_from_vit(model: TimeSformer, source: str | Path, *, resize: Resize = "b
     return LoadReport(tuple(taken), left, unused)
 
 
-def _check_heads(path: Path, config: ModelConfig) -> None:
-    """Weights do not tell the number of heads: see what a configuration beside them says, or say what was assumed."""
+def _check_config(path: Path, config: ModelConfig) -> None:
+    """Weights tell neither heads nor activation: see what a configuration beside them says, or say what was assumed."""
     file = path.parent / "config.json"
     about = read_json(file) if path.name in WEIGHT_FILES and file.is_file() else {}
-    heads = about.get("num_attention_heads") if isinstance(about, dict) else None
+    about = about if isinstance(about, dict) else {}
+    if (activation := about.get("hidden_act", "gelu")) != "gelu":
+        raise WeightsError(f"{path}: hidden_act={activation!r}: the model has gelu")
+    heads = about.get("num_attention_heads")
     if heads is not None and heads != config.num_heads:
         raise WeightsError(f"{path}: it has {heads} heads, the model num_heads={config.num_heads}")
     if heads is None and path.suffix != ".npz" and config.num_heads * 64 != config.embed_dim:
@@ -149,10 +154,10 @@ def _adapt_positions(path: Path, positions: Tensor, grid: Grid, resize: Resize) 
     count, patches = positions.shape[1], grid["h"] * grid["w"]
     if count == 1 + patches and (grid["h"] == grid["w"] or math.isqrt(patches) ** 2 != patches):
         return positions
-    # ViTs are trained on squares; before the patches come positions of CLS and a distillation token, or none.
+    # ViTs are trained on squares; before the patches comes the position of CLS, or none.
     side = math.isqrt(count)
     others = count - side * side
-    if others > 2:
+    if others > 1:
         raise WeightsError(f"{path}: {count} positions are not those of CLS and a square of patches")
     cls = positions[:, :1] if others else torch.zeros_like(positions[:, :1])
     square = torch.cat([cls, positions[:, others:]], dim=1)
@@ -175,6 +180,11 @@ def _read_vit(path: Path, num_heads: int) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: no image ViT but a TimeSformer: load_model takes it")
     if "cls_token" not in weights or "patch_embed.proj.weight" not in weights:
         raise WeightsError(f"{path}: no image ViT: it has no cls_token and patch_embed.proj.weight")
+    for name, dimensions in {"patch_embed.proj.weight": 4, "pos_embed": 3}.items():
+        shape = tuple(weights[name].shape) if name in weights else (1,) * dimensions
+        if len(shape) != dimensions or 0 in shape or (dimensions == 3 and shape[0] != 1):
+            expected = "(width, channels, side, side)" if dimensions == 4 else "(1, positions, width)"
+            raise WeightsError(f"{path}: weight {name}: {shape}, {expected} expected")
     return _fold_layer_scale(weights)
 
 

@@ -33,6 +33,7 @@ from timesformer.model.locality import (
     place_parts,
     row_parts,
 )
+from timesformer.model.plain import require_plain
 from timesformer.model.timesformer import Block, ModelConfig, TimeSformer
 from timesformer.model.tracing import is_traced
 
@@ -63,7 +64,8 @@ def prepare(
         A model for inference alone: clips (B, in_channels, F, H, W) in, float32 logits (B, num_classes) out.
 
     Raises:
-        ValueError: an unknown dtype or backend, choices that do not go together, or another model.
+        ValueError: an unknown dtype or backend, choices that do not go together, another model, or one with layers
+            that are not plain (adapters, hooks, parametrizations, other kinds of layers), by their name.
         ImportError: the backend is not installed.
     """
     if not isinstance(model, TimeSformer):
@@ -72,6 +74,7 @@ def prepare(
         raise ValueError(f"dtype={dtype!r} is not one of {', '.join(get_args(Dtype))}")
     if backend not in get_args(Backend):
         raise ValueError(f"backend={backend!r} is not one of {', '.join(get_args(Backend))}")
+    require_plain(model)
     device = model.cls_token.device
     if device.type != "cpu" and (dtype == "int8" or backend == "openvino"):
         raise ValueError(f"dtype={dtype!r}, backend={backend!r}: for a model on a CPU, not on {device.type}")

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from timesformer.model.containers import check_container
+
 # Where the usual training programs put the weights in what they save.
 _WRAPPERS = ("model_state", "state_dict", "model", "teacher")
 
-# What the unpickler raises on bytes that are no pickle.
-_UNPICKLING = (KeyError, IndexError, AttributeError, TypeError, AssertionError, struct.error)
+# What reading bytes of the wrong kind ends in: the unpickler alone raises most of these.
+_UNREADABLE = (
+    RuntimeError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile, LookupError, AttributeError, TypeError,
+    AssertionError, struct.error, ArithmeticError, MemoryError, NotImplementedError, zlib.error,
+)  # fmt: skip
 
 
 class WeightsError(Exception):
@@ -38,6 +44,12 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         WeightsError: the file can't be read, holds no weights, or holds objects that only running code would restore.
     """
     try:
+        check_container(file)
+    except (ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{file}: not a file of weights, or damaged: {error}") from error
+    except (OSError, zipfile.BadZipFile, *_UNREADABLE, pickle.UnpicklingError):
+        pass  # reading it says what is wrong
+    try:
         content = _read(file)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
@@ -48,20 +60,44 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsError(f"{file}: not a file of weights, or damaged") from error
     except OSError as error:
         raise WeightsError(f"{file}: not a file of weights, or damaged: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, EOFError, SafetensorError, zipfile.BadZipFile, *_UNPICKLING) as error:
+    except _UNREADABLE as error:
         raise WeightsError(f"{file}: not a file of weights, or damaged") from error
     about = content if isinstance(content, dict) else {}
     weights = _find_weights(content)
     if weights is None:
         raise WeightsError(f"{file}: no weights by name in it")
+    check_tensors(file, weights)
     return weights, {name: value for name, value in about.items() if not isinstance(value, Tensor)}
 
 
-def _find_weights(content: Any) -> dict[str, Tensor] | None:
+def check_tensors(file: Path, weights: dict[str, Tensor]) -> None:
+    """See that all elements of the weights are in the file, each of them once: a copy then needs no more than it has.
+
+    Raises:
+        WeightsError: a tensor has another layout, type or device than weights have, or repeats what is stored.
+    """
+    size, needed = file.stat().st_size, 0
+    for name, value in weights.items():
+        where = f"{file}: weight {name}: shape {tuple(value.shape)}"
+        if value.layout is not torch.strided or value.is_quantized or value.is_nested:
+            raise WeightsError(f"{where} is not a plain tensor")
+        if value.device.type != "cpu":
+            raise WeightsError(f"{where} is on the device {value.device.type}, which has no elements")
+        if value.is_complex():
+            raise WeightsError(f"{where} holds {str(value.dtype).removeprefix('torch.')}, not numbers")
+        own = value.numel() * value.element_size()
+        if own > value.untyped_storage().nbytes():
+            raise WeightsError(f"{where} has fewer elements in the file than in its shape")
+        needed += own
+    if needed > 2 * size:  # some programs name a weight twice
+        raise WeightsError(f"{file}: its weights need {needed} bytes, more than the file has")
+
+
+def _find_weights(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
     """The weights in what was loaded, or in the first of its parts with any; a Transformer's before others."""
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not depth:
         return None
-    found = [part for name in _WRAPPERS if (part := _find_weights(content.get(name)))]
+    found = [part for name in _WRAPPERS if (part := _find_weights(content.get(name), depth - 1))]
     if own := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
         found.append(own)
     for part in found:
@@ -82,6 +118,17 @@ def _read(file: Path) -> Any:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     with torch.serialization.safe_globals([argparse.Namespace]):  # some keep their command line; it is but data
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+# Weights beside a Transformer's own that its features do not depend on: heads, and parts of other tasks of training.
+_OTHER_TASKS = re.compile(
+    r"(head|head_dist|pre_logits|fc|classifier|pooler|lm_head|decoder\w*|(embeddings\.)?mask_token)(\.|$)"
+)
+
+
+def is_of_another_task(name: str) -> bool:
+    """Whether a model's features are the same without this weight, as they are not without others."""
+    return _OTHER_TASKS.match(name) is not None
 
 
 def without_prefix(weights: dict[str, Tensor], key: str = "cls_token") -> dict[str, Tensor]:

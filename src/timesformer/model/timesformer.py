@@ -13,9 +13,11 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from timesformer.limits import limit
 from timesformer.model.attention import RELEASED, SCHEMES, Attention, Grid, Neighbourhood, Partition
 from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.model.layers import Linear, is_plain, is_watched
+from timesformer.ranges import Range, counts, shown
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -68,19 +70,23 @@ class ModelConfig(VideoConfig):
         allowed = {"attention": SCHEMES, "order": ORDERS, "positions": POSITIONS, "cls_attention": CLS_RULES}
         for name, values in allowed.items():
             if not isinstance(getattr(self, name), str) or getattr(self, name) not in values:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(values)}")
+                raise ValueError(f"{name}={shown(getattr(self, name))} is not one of {', '.join(values)}")
         if self.order != "time_space" and self.attention != "divided_space_time":
             raise ValueError(f"order={self.order!r} is for attention='divided_space_time', not {self.attention!r}")
-        self.require_counts(patch_size=1, embed_dim=1, depth=1, num_heads=1, head_hidden_dim=0)
+        width = limit("MAX_WIDTH")
+        self.require(
+            patch_size=counts(1, limit("MAX_IMAGE_SIZE")), embed_dim=counts(1, width), num_heads=counts(1, width),
+            depth=counts(1, limit("MAX_BLOCKS")), head_hidden_dim=counts(0, width), mlp_ratio=Range(0, 64, above=True),
+            drop_path=Range(0, 1, below=True), dropout=Range(0, 1, below=True),
+        )  # fmt: skip
         if self.embed_dim % self.num_heads:
             raise ValueError(f"embed_dim={self.embed_dim} must be a multiple of num_heads={self.num_heads}")
-        for name in ("drop_path", "dropout"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{name}={value!r} must be a number in [0, 1)")
-        if not isinstance(self.mlp_ratio, int | float) or int(self.embed_dim * self.mlp_ratio) < 1:
-            raise ValueError(f"mlp_ratio={self.mlp_ratio!r} must be a number above 0")
-        _patch_grid(*self.frame_size, self.patch_size)
+        if int(self.embed_dim * self.mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio!r} makes no hidden layer of embed_dim={self.embed_dim}")
+        h, w = _patch_grid(*self.frame_size, self.patch_size)
+        in_blocks = self.depth * self.embed_dim * (4 + 2 * self.mlp_ratio)
+        outside = h * w + self.num_frames + self.in_channels * self.patch_size**2 + self.num_classes
+        self.require_parameters(self.embed_dim * (in_blocks + outside) + self.head_hidden_dim * self.num_classes)
 
     @property
     def grid(self) -> Grid:

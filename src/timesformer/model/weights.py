@@ -14,21 +14,25 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from timesformer.documents import read_text
 from timesformer.files import replace_file, write_json
+from timesformer.lock import output_lock
 from timesformer.model import formats
 from timesformer.model.attention import Grid
 from timesformer.model.base import VideoConfig
 from timesformer.model.formats import Stored
-from timesformer.model.hub import CATALOGUE, download, looks_like_hub_id, published
-from timesformer.model.tensors import WeightsError, read_tensors
+from timesformer.model.hub import CATALOGUE, download, download_all, looks_like_hub_id, published
+from timesformer.model.processors import PROCESSOR_FILES
+from timesformer.model.tensors import WeightsError, is_of_another_task, read_tensors
 from timesformer.model.timesformer import ModelConfig, TimeSformer
+from timesformer.outputs import check_output
 
 logger = logging.getLogger(__name__)
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 Resize = Literal["bicubic", "nearest"]
 # What reading a configuration of the wrong kind ends in.
-_ODD_CONFIGURATION = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
+_ODD_CONFIGURATION = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def load_model(
@@ -61,8 +65,10 @@ def load_model(
     except _ODD_CONFIGURATION as error:
         raise WeightsError(f"{source}: its configuration is not understood: {error}") from error
     entry = published(source)
-    if entry and not stored.preprocessing:
-        stored.preprocessing = {"stride": float(entry.stride), "sampling": entry.sampling, "colour": entry.colour}
+    if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
+        raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
+    if entry:
+        stored.preprocessing = {**entry.preprocessing, **(stored.preprocessing or {})}
 
     config, weights = stored.config.replace(**overrides), stored.weights
     blank = formats.shape_of(lambda: TimeSformer(config), stored.source)
@@ -71,8 +77,14 @@ def load_model(
         weights = with_head_of(blank, weights)
     for name in sorted(weights.keys() - blank.state_dict().keys()):
         if not name.startswith(("blocks.", "head.")):
+            if not is_of_another_task(name):
+                raise WeightsError(f"{stored.source}: the model has no place for its {name}")
             logger.warning("%s: %s not loaded: the model has no place for it", stored.source, name)
             del weights[name]
+    for name in ("pos_embed", "time_embed"):
+        shape = tuple(weights[name].shape) if name in weights else ()
+        if name in weights and (len(shape) != 3 or shape[0] != 1):
+            raise WeightsError(f"{stored.source}: weight {name}: {shape}, (1, positions, width) expected")
     own = stored.config.grid
     places = weights["pos_embed"].shape[1] if "pos_embed" in weights else None
     if places is not None and places != 1 + own["h"] * own["w"]:
@@ -88,8 +100,6 @@ def load_model(
         model.classes = class_names(classes)
     if model.classes is not None:
         check_classes(model.classes, config.num_classes, stored.source if classes is None else classes)
-    if stored.preprocessing is not None and not isinstance(stored.preprocessing, dict):
-        raise WeightsError(f"{stored.source}: preprocessing={stored.preprocessing!r} is not understood")
     if stored.preprocessing:
         model.preprocessing = preprocessing_for(config, stored.preprocessing, overrides)
     return model.eval()
@@ -111,6 +121,7 @@ def _read(source: str | Path, options: dict[str, Any]) -> Stored:
     if entry or looks_like_hub_id(source):
         repository = entry.repository if entry and entry.repository else str(source)
         file = download(repository, ["config.json"])
+        download_all(repository, PROCESSOR_FILES)
         return _read_folder(file.parent, download(repository, WEIGHT_FILES))
     raise WeightsError(
         f"{source}: no such file or folder, nor the id of a model on the hub (owner/name), nor one of "
@@ -136,7 +147,7 @@ def _read_folder(folder: Path, file: Path | None = None) -> Stored:
     if isinstance(about, dict) and "model" in about:
         return formats.from_own(str(folder), read_tensors(file)[0], about)
     if formats.is_huggingface(about):
-        return formats.from_huggingface(str(folder), read_tensors(file)[0], about)
+        return formats.from_huggingface(folder, read_tensors(file)[0], about)
     kind = about.get("model_type", about.get("architecture")) if isinstance(about, dict) else None
     hint = " (an image model to start from: init_from_vit)" if kind in ("vit", "deit", "dinov2") else ""
     what = f"a {kind} model" if kind else "another program"
@@ -152,7 +163,10 @@ def with_head_of(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tens
 def preprocessing_for(config: VideoConfig, said: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """A model's preprocessing as it was `said`, at the sizes that are asked for."""
     sizes = {"num_frames": config.num_frames, "image_size": min(config.frame_size)}
-    return {**sizes, **said, **{name: size for name, size in sizes.items() if name in overrides}}
+    fitted = {**sizes, **said, **{name: size for name, size in sizes.items() if name in overrides}}
+    if said.get("short_side") and fitted["image_size"] != (own := said.get("image_size", fitted["image_size"])):
+        fitted["short_side"] = round(said["short_side"] * fitted["image_size"] / own)
+    return fitted
 
 
 def _misfit_of_head(own: ModelConfig, wanted: ModelConfig) -> str | None:
@@ -169,8 +183,8 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str | Path):
         return tuple(classes)
     try:
-        lines = Path(classes).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(classes)).splitlines()
+    except (OSError, ValueError) as error:
         raise WeightsError(f"{classes}: not a text file of class names: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 
@@ -232,33 +246,40 @@ def convert(
 
     Args:
         source: whatever `load_model` takes, with `options`.
-        destination: a folder (`timesformer`, `huggingface`) or a file (`released`); what is there is replaced.
+        destination: a folder (`timesformer`, `huggingface`) or a file (`released`: .pyth, .pth or .pt); a model that is
+            there is replaced.
         to: our own format, transformers', or that of the authors' code.
 
     Raises:
-        WeightsError: the source can't be read, or its model can't be expressed in the format.
+        WeightsError: the source can't be read, or its model can't be expressed in the format; or the destination holds
+            something else than a model.
+        ValueError: the destination is the source, or a file where a folder is to be, or the other way round.
     """
-    model = load_model(source, **options)
     destination = Path(destination)
+    folder = model_folder(Path(source))
+    suffixes = (".pyth", ".pth", ".pt") if to == "released" else ()
+    inputs = [source, *filter(None, [folder, folder and weights_file(folder)])]
+    check_output(destination, "destination", folder=to != "released", suffixes=suffixes, inputs=inputs)
+    model = load_model(source, **options)
     if to != "released" and destination.exists():
         ours = {"config.json", "model.safetensors", "preprocessor_config.json"}
-        if not destination.is_dir() or {path.name for path in destination.iterdir()} - ours:
+        if not destination.is_dir() or {path.name for path in destination.iterdir() if path.name[0] != "."} - ours:
             raise WeightsError(
                 f"{destination}: there is something else; name a new folder, or one of a model to replace"
             )
-    if to == "timesformer":
-        model.save_pretrained(destination)
-    elif to == "huggingface":
+    if to not in ("timesformer", "huggingface", "released"):
+        raise ValueError(f"to={to!r} is not one of timesformer, huggingface, released")
+    if to == "released":
+        content = formats.to_released(model)
+        with replace_file(destination) as file, file.open("wb") as out:  # by Python, which says why where it fails
+            torch.save(content, out)
+        return
+    with output_lock(destination, folder=True):  # files that belong together
+        if to == "timesformer":
+            model.save_pretrained(destination)
+            return
         weights, about, preprocessor = formats.to_huggingface(model)
         with replace_file(destination / "model.safetensors") as file:
             save_file(weights, file, metadata={"format": "pt"})
         write_json(destination / "preprocessor_config.json", preprocessor)
         write_json(destination / "config.json", about)
-    elif to == "released":
-        if destination.is_dir():
-            raise WeightsError(f"{destination} is a folder: the released format is one file, such as model.pyth")
-        content = formats.to_released(model)
-        with replace_file(destination) as file:
-            torch.save(content, file)
-    else:
-        raise ValueError(f"to={to!r} is not one of timesformer, huggingface, released")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from timesformer.evaluation.protocols import Clips
+from timesformer.typed import STRICT
 
 # What stands for the paper's data in miniature: scenes that one frame shows, motions that only their order tells, and
 # long videos whose steps lie far apart.
@@ -138,6 +139,8 @@ class Outcome:
     macs: int
     train_seconds: float
     view_seconds: float
+
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)

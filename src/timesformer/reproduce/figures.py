@@ -31,7 +31,6 @@ from timesformer.reproduce.paper.models import ALL_IMAGES
 from timesformer.reproduce.plan import Plan
 from timesformer.reproduce.report import environment, section, table_lines
 from timesformer.reproduce.run import Job
-from timesformer.video.transforms import normalize
 
 
 def figure2(plan: Plan, command: str) -> str:
@@ -75,7 +74,7 @@ def figure7(plan: Plan, command: str) -> str:
     strips, titles = [], []
     for item in test.items[:: len(test.items) // 4 + 1]:  # one more, as classes follow in turn: of four classes
         views = load_views(item.path, classifier.preprocessing)
-        clip = normalize(views[0])[None].to(classifier.device)
+        clip = classifier.preprocessing.normalize(views[0])[None].to(classifier.device)
         shares = rollout(classifier.model, clip)[0].cpu()
         predicted = classifier.classes[int(classifier.model(clip).argmax())]
         rows = (views[0].numpy(), overlay(views[0], shares))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from timesformer import __version__
-from timesformer.files import replace_file, save_figure, write_csv, write_json
+from timesformer.files import save_figure, write_csv, write_json, write_text
 from timesformer.reproduce.costs import full_cost
 from timesformer.reproduce.experiment import TASKS, Claim, Experiment, Results, Row
 
@@ -157,8 +157,7 @@ def write_report(experiment: Experiment, results: Results, out: Path, command: s
     """Write the experiment as NAME.md, .csv, .json and .png into a folder; return what NAME.md says."""
     columns = columns_of(experiment, results)
     page = markdown(experiment, results, command)
-    with replace_file(out / f"{experiment.name}.md") as file:
-        file.write_text(page, encoding="utf-8")
+    write_text(out / f"{experiment.name}.md", page)
     rows: list[list[Any]] = [
         ["row", "column", "data", "seed", "top1", "top5", "paper_top1", "paper_top5", "quoted"],
     ]

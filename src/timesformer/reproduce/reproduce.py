@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer.files import replace_file
+from timesformer.files import write_text
+from timesformer.lock import output_lock
+from timesformer.outputs import check_output
 from timesformer.reproduce import figures
 from timesformer.reproduce.paper import EXPERIMENTS
 from timesformer.reproduce.plan import Plan
@@ -14,6 +16,7 @@ from timesformer.reproduce.report import environment, write_report
 
 TABLES = [f"table{number}" for number in range(1, 9)]
 FIGURES = [f"figure{number}" for number in range(2, 9)]
+NO_TRAINING = ("figure2", "figure3", "inference-time")  # which need no data, and have no seeds
 ALL = [*TABLES, *FIGURES, "section4.7", "inference-time"]
 
 
@@ -30,8 +33,28 @@ def reproduce(name: str, plan: Plan) -> str:
     """Do an experiment, write its files, and return its section of `results.md`.
 
     Raises:
-        ValueError: data that the experiment needs are not given, or are not its own.
+        ValueError: data that the experiment needs are not given, or are not its own; or as `check_out`.
+        OutputInUse: another process writes into the folder.
     """
+    with output_lock(plan.out, folder=True):
+        return _reproduce(name, plan)
+
+
+def check_out(plan: Plan) -> None:
+    """See that the folder of results can be written, is none of the data's, and has no page of somebody else's.
+
+    Raises:
+        ValueError: one of these things is not so.
+    """
+    inputs = [plan.data, *plan.full_data.values()]
+    check_output(plan.out, "out", folder=True, inputs=[each for each in inputs if each])
+    page = plan.out / "results.md"
+    if page.exists() and not page.read_bytes().startswith(b"# Results\n\n- timesformer: "):
+        raise ValueError(f"{page}: exists, and no experiment wrote it: move it, or name another folder")
+
+
+def _reproduce(name: str, plan: Plan) -> str:
+    check_out(plan)
     command = plan.command(name)
     if name in EXPERIMENTS:
         experiment = EXPERIMENTS[name]
@@ -39,8 +62,7 @@ def reproduce(name: str, plan: Plan) -> str:
         section = write_report(experiment, plan.run(experiment), plan.out, command)
     else:
         section = figures.FIGURES[name](plan, command)
-        with replace_file(plan.out / f"{name}.md") as file:
-            file.write_text(section, encoding="utf-8")
+        write_text(plan.out / f"{name}.md", section)
     write_page(plan.out)
     return section
 
@@ -49,6 +71,5 @@ def write_page(out: Path) -> None:
     """Put the sections that there are together, in the paper's order, as `results.md`."""
     sections = [out / f"{name}.md" for name in dict.fromkeys([*ALL, *EXPERIMENTS])]
     head = ["# Results", "", *(f"- {name}: {value}" for name, value in environment().items()), ""]
-    with replace_file(out / "results.md") as file:
-        texts = [section.read_text(encoding="utf-8") for section in sections if section.exists()]
-        file.write_text("\n".join([*head, *texts]), encoding="utf-8")
+    texts = [section.read_text(encoding="utf-8") for section in sections if section.exists()]
+    write_text(out / "results.md", "\n".join([*head, *texts]))

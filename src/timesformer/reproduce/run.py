@@ -21,6 +21,7 @@ from typing import Any, get_args
 import torch
 
 from timesformer import models
+from timesformer.documents import read_json
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.files import write_json
 from timesformer.predictor import VideoClassifier
@@ -29,6 +30,7 @@ from timesformer.reproduce.experiment import TASKS, Experiment, Outcome, Results
 from timesformer.reproduce.own_data import state_of, train_and_test
 from timesformer.training.loop import train
 from timesformer.training.recipe import Recipe, load_recipe
+from timesformer.typed import build
 from timesformer.video.synthetic import Task, write_dataset
 from timesformer.workers import end_with
 
@@ -274,7 +276,7 @@ def _do(part: Part, tests: Sequence[Test]) -> tuple[Part, float]:
     for test in tests:
         file = Job("", "", part, test).file
         if not file.exists():
-            _test(part, test, json.loads(trained.read_text(encoding="utf-8")), file)
+            _test(part, test, read_json(trained), file)
     return part, time.monotonic() - started
 
 
@@ -321,4 +323,4 @@ def _seconds_a_view(classifier: VideoClassifier, size: int, repeats: int = 5) ->
 
 
 def _read_outcome(file: Path) -> Outcome:
-    return Outcome(**json.loads(file.read_text(encoding="utf-8")))
+    return build(Outcome, read_json(file))

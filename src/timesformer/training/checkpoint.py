@@ -6,16 +6,28 @@ import copy
 import logging
 import os
 import pickle
+import secrets
+import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from timesformer import models
 from timesformer.files import replace_file
 from timesformer.model.base import VideoModel
+from timesformer.model.containers import check_container
+from timesformer.model.formats import shape_of
+from timesformer.model.tensors import WeightsError, check_tensors
+from timesformer.model.weights import check_shapes
+from timesformer.ranges import shown
 from timesformer.training.errors import TrainingError
+from timesformer.typed import STRICT, build
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +52,8 @@ class Progress:
     best: float | None = None
     bad: dict[str, str] = field(default_factory=dict)
 
+    __pydantic_config__ = STRICT
+
     def add(self, seen: int, loss: float, correct: float) -> None:
         """Count a step."""
         self.step += 1
@@ -48,6 +62,16 @@ class Progress:
         self.correct += correct
 
 
+# What reading a file of another kind ends in.
+_NO_CHECKPOINT = (
+    WeightsError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError,
+    AssertionError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
+# What a run, and the command `train`, put into a folder after its recipe.
+_WRITTEN = (
+    "best", "last", "metrics.jsonl", "tensorboard", "report.html", "held_out.csv", "videos.json", "bad_videos.txt",
+    "bad_validation_videos.txt",
+)  # fmt: skip
 LATEST, PREVIOUS, UNREADABLE = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.unreadable.pt"
 
 
@@ -68,18 +92,15 @@ def save_checkpoint(folder: Path, progress: Progress, states: dict[str, Any]) ->
                 os.fsync(out.fileno())
             if file.exists():
                 _keep(file, folder / PREVIOUS)
-    except (OSError, RuntimeError) as error:
-        reason = error if isinstance(error, OSError) else error.__context__  # PyTorch fails once more when it closes
-        if not isinstance(reason, OSError):
-            raise
+    except OSError as error:
         kept = checkpoints(folder)
         going_on = f"make room, then go on (--resume) from {kept[0]}" if kept else "there is none to go on from yet"
-        raise TrainingError(f"{file} can't be written ({reason.strerror or reason}): {going_on}") from error
+        raise TrainingError(f"{error}: {going_on}") from error
 
 
 def _keep(file: Path, other: Path) -> None:
     """Give a file another name as well, so that at no moment there is none; where a disk can't do that, instead."""
-    link = other.with_name(f".{other.name}.{os.getpid()}")
+    link = other.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{other.name}")
     try:
         os.link(file, link)
     except OSError:
@@ -91,6 +112,19 @@ def _keep(file: Path, other: Path) -> None:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the newest first."""
     return [file for name in (LATEST, PREVIOUS) if (file := folder / name).exists()]
+
+
+def check_folder(out: Path) -> None:
+    """See that what a run writes replaces nothing that no run wrote: where one was begun there is its recipe.
+
+    Raises:
+        TrainingError: the folder holds something else of these names.
+    """
+    if (out / "recipe.yaml").exists() or checkpoints(out):
+        return
+    for name in _WRITTEN:
+        if (out / name).exists():
+            raise TrainingError(f"{out / name}: exists, and no run wrote it: move it, or name another folder")
 
 
 def latest_readable(folder: Path) -> Path | None:
@@ -126,11 +160,50 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any]]:
     Raises:
         TrainingError: it is no such file.
     """
-    try:
+    with as_checkpoint(file):
+        check_container(file)
         states = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        return Progress(**states.pop("progress")), states
-    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{file} is no checkpoint ({error}): remove it to start anew") from error
+        return _checked(file, states), states
+
+
+@contextmanager
+def as_checkpoint(file: Path) -> Iterator[None]:
+    """Name the checkpoint in what is wrong with it, as a TrainingError."""
+    try:
+        yield
+    except _NO_CHECKPOINT as error:
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise TrainingError(f"{file} is no checkpoint ({reason}): remove it to start anew") from error
+
+
+def _checked(file: Path, states: Any) -> Progress:
+    """The progress of a checkpoint, taken out of its states, which are seen to fit each other before a model is made.
+
+    Raises:
+        ValueError, WeightsError: something is missing, of another kind than it must be, or larger than the file.
+    """
+    kinds: dict[str, Any] = {"progress": dict, "model": dict, "optimizer": dict | list, "run": dict}
+    for name, kind in {**kinds, "architecture": str, "config": dict}.items():
+        if not isinstance(states, dict) or not isinstance(states.get(name), kind):
+            raise ValueError(f"it has no {name}, or one that is not understood")
+    check_tensors(file, dict(_tensors(states, "")))
+    progress = build(Progress, states.pop("progress"))
+    numbers = [progress.epoch, progress.step, progress.seen]
+    if not all(0 <= number < 2**53 for number in numbers):
+        raise ValueError(f"its progress of {shown(numbers)} epochs, steps and videos")
+    blank = shape_of(lambda: models.build(states["architecture"], states["config"]), "its config")
+    check_shapes(states["model"], blank, "its model")
+    return progress
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """All tensors among nested states, with names for errors."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, each in items:
+            yield from _tensors(each, f"{name}.{key}" if name else str(key))
 
 
 class WeightAverage:

@@ -25,16 +25,19 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from timesformer import models
-from timesformer.distributed import gather, on_first, rank, world_size
+from timesformer.distributed import gather, locked, on_first, rank, world_size
+from timesformer.epochs import read_epochs
 from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.evaluation.provenance import write_used_videos
-from timesformer.files import remove_unfinished, replace_file
+from timesformer.files import remove_unfinished, replace_file, write_text
 from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
 from timesformer.model.timesformer import TimeSformer
 from timesformer.training.checkpoint import (
     Progress,
     WeightAverage,
+    as_checkpoint,
+    check_folder,
     checkpoints,
     latest_readable,
     load_checkpoint,
@@ -42,6 +45,7 @@ from timesformer.training.checkpoint import (
 )
 from timesformer.training.errors import Interrupted, TrainingError
 from timesformer.training.memory import give_back_freed_memory
+from timesformer.training.model_options import WHERE_KNOWN
 from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.parallel import share
@@ -103,10 +107,22 @@ def train(
     Raises:
         TrainingError: no videos; `out` holds another run; too many bad videos; the loss is not finite; a checkpoint
             can't be written.
+        OutputInUse: another process trains into `out`.
         Interrupted: on Ctrl-C, SIGTERM or SIGUSR1 to any of the processes, after the step under way, with a
             checkpoint of it.
     """
-    out = Path(out)
+    with locked(out, folder=True):
+        return _train(videos, Path(out), recipe, validation, resume, on_report)
+
+
+def _train(
+    videos: VideoList,
+    out: Path,
+    recipe: Recipe,
+    validation: VideoList | None,
+    resume: bool,
+    on_report: Callable[[Report], None],
+) -> VideoModel:
     videos = take_fraction(videos, recipe.data.fraction, recipe.seed)
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
@@ -118,16 +134,18 @@ def train(
     if recipe.activation_checkpointing and device.type == "cpu":
         give_back_freed_memory()
     torch.manual_seed(recipe.seed)
-    model = make_model(recipe, videos, (states["architecture"], states["config"]) if states else None).to(device)
+    model = make_model(recipe, videos, states).to(device)
     average = WeightAverage(model, recipe.ema) if recipe.ema else None
     if states:
-        model.load_state_dict(states["model"])
-        if average:
-            average.load_state_dict(states["average"])
+        with as_checkpoint(checkpoints(out)[0]):
+            model.load_state_dict(states["model"])
+            if average:
+                average.load_state_dict(states["average"])
     parallel = share(model, recipe, average)
     optimizer = make_optimizer(model, recipe.optimizer)
     if states:
-        parallel.load_optimizer(optimizer, states["optimizer"])
+        with as_checkpoint(checkpoints(out)[0]):
+            parallel.load_optimizer(optimizer, states["optimizer"])
         states = None
     on_first(partial(_open_folder, out, recipe, progress))
     on_first(partial(write_used_videos, out, videos, validation))
@@ -198,6 +216,7 @@ def train(
             if sign or any(dues):
                 states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
                 states |= {"architecture": model.architecture, "config": dataclasses.asdict(model.config)}
+                states["preprocessing"] = model.preprocessing
                 states["run"] = identity
                 if average:
                     states["average"] = average.state_dict()
@@ -218,6 +237,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
         raise TrainingError("the processes do not list the same videos: all must see the same files")
     if not resume and on_first(partial(checkpoints, out)):
         raise TrainingError(f"{out} holds a run already: go on with it (--resume) or choose another folder")
+    on_first(partial(check_folder, out))
     file = on_first(partial(latest_readable, out))
     if file is None:
         return Progress(), None
@@ -231,8 +251,7 @@ def _open_folder(out: Path, recipe: Recipe, progress: Progress) -> None:
     remove_unfinished(out, "checkpoint*.pt")
     if not progress.bad:
         (out / "bad_videos.txt").unlink(missing_ok=True)
-    with replace_file(out / "recipe.yaml") as file:
-        file.write_text(recipe_yaml(recipe), encoding="utf-8")
+    write_text(out / "recipe.yaml", recipe_yaml(recipe))
 
 
 def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, out: Path) -> Evaluation:
@@ -242,18 +261,21 @@ def _validate(model: VideoModel, videos: VideoList, recipe: Recipe, bf16: bool, 
     return result
 
 
-def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, Any]] | None = None) -> VideoModel:
-    """The model of a recipe for the classes of a list of videos: new, from `recipe.init`, or as it is `known` to be."""
+def make_model(recipe: Recipe, videos: VideoList, known: Mapping[str, Any] | None = None) -> VideoModel:
+    """The model of a recipe for the classes of a list of videos.
+
+    New, from `recipe.init`, or of the architecture, configuration and preprocessing that are `known` of a checkpoint.
+    From `recipe.init` come the order and the normalisation of colours too, as the weights were trained with them;
+    which frames are taken, and of which size, are the recipe's.
+    """
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
-    # Recipes give it whatever the model, which convolutional networks have not.
-    regularization = {"drop_path": options.pop("drop_path")} if "drop_path" in options else {}
-    colour: Any = "RGB"
+    where_known = {option: options.pop(option) for option in WHERE_KNOWN if option in options}
     if known:
-        model = models.build(*known)
+        model = models.build(known["architecture"], known["config"])
+        model.preprocessing = known["preprocessing"]
     elif recipe.init:
-        model = models.load(recipe.init, where_known=regularization, **options)
-        colour = (model.preprocessing or {}).get("colour", colour)  # the order belongs to the weights
+        model = models.load(recipe.init, where_known=where_known, **options)
         _fit_head(model, videos.classes, recipe.init)
     elif recipe.initialization == "pretrained" and not recipe.init_from_image:
         raise TrainingError(
@@ -261,7 +283,7 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
             "or set initialization=released or scratch"
         )
     else:
-        model = models.create(name, where_known=regularization, **options)
+        model = models.create(name, where_known=where_known, **options)
         if recipe.initialization == "scratch" and isinstance(model, TimeSformer):
             init_for_scratch(model)
         if recipe.init_from_image:
@@ -275,12 +297,11 @@ def make_model(recipe: Recipe, videos: VideoList, known: tuple[str, dict[str, An
         raise TrainingError(f"frozen_blocks={recipe.frozen_blocks}: only a TimeSformer's blocks can be frozen")
     model.classes = videos.classes
     model.multi_label = videos.multi_label
-    said: dict[str, Any] = {
-        "num_frames": config.num_frames,
-        "stride": recipe.data.stride,
-        "sampling": recipe.data.sampling,
-    }
-    model.preprocessing = Preprocessing(**said, image_size=config.image_size, colour=colour).to_dict()
+    own = model.preprocessing or {}
+    colours = {name: own[name] for name in ("colour", "mean", "std") if name in own}
+    model.preprocessing = Preprocessing(
+        config.num_frames, recipe.data.stride, recipe.data.sampling, config.image_size, **colours
+    ).to_dict()
     model.activation_checkpointing = recipe.activation_checkpointing
     return model
 
@@ -371,12 +392,9 @@ class _Log:
         if rank() > 0:
             return
         self.file = out / "metrics.jsonl"
-        kept = []
-        if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+        kept = [values for values in read_epochs(self.file) if values["epoch"] <= epoch]
         with replace_file(self.file) as file:
-            file.write_text("".join(kept), encoding="utf-8")
+            file.write_text("".join(f"{json.dumps(values)}\n" for values in kept), encoding="utf-8")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step)
 
     def step(self, step: int, **figures: float) -> None:

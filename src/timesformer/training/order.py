@@ -79,7 +79,12 @@ def load_batches(
     data = recipe.data
     low, high = (round(side * preprocessing.image_size) for side in data.short_side)
     transform = TrainTransform(
-        preprocessing.image_size, (low, high), data.flip, data.scale, data.rand_augment, data.erasing
+        preprocessing.image_size,
+        (low, high),
+        data.flip,
+        data.scale,
+        data.rand_augment,
+        data.erasing,
     )
     dataset = ClipDataset(
         videos,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import difflib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,17 +11,27 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
-import yaml
+from timesformer.documents import dump_yaml, parse_yaml, read_yaml
+from timesformer.limits import limit
+from timesformer.ranges import Range, counts, shown
+from timesformer.training.model_options import check_model_options
+from timesformer.typed import STRICT, build, close_match
+
+_SHARE = Range(0, 1)
+_PART = Range(0, 1, below=True)
+_RATE = Range(0, 10**6)
+_LONGEST = 10**6  # passes over the data, or videos of a step
 
 
 @dataclass
 class DataRecipe:
     """Which frames are taken and how they are varied."""
 
+    __pydantic_config__ = STRICT
+
     sampling: Literal["clip", "segments"] = "clip"
     """`clip`: frames at a stride, from a random place; `segments`: a random frame from each equal part of the video"""
-    stride: float = 32
+    stride: float = 32.0
     """source frames from one frame of a clip to the next"""
     trim: float = 0.0
     """largest share of a video that is cut off at its ends before the clip is taken"""
@@ -51,6 +58,15 @@ class DataRecipe:
     workers: int = 2
     """processes that decode and transform"""
 
+    def __post_init__(self) -> None:
+        stride = Range(0, limit("MAX_STRIDE"), above=True)
+        ranges = {"stride": stride, "trim": _PART, "flip": _SHARE, "rand_augment": counts(0, 10), "erasing": _SHARE}
+        ranges |= {"mixup": Range(0, 100), "cutmix": Range(0, 100), "validation": _PART, "workers": counts(0, 1024)}
+        _check_ranges(self, "data.", {**ranges, "fraction": Range(0, 1, above=True)})
+        _check_pair("data.short_side", self.short_side, Range(1, 16))
+        if self.scale is not None:
+            _check_pair("data.scale", self.scale, Range(0, 1, above=True))
+
     def cache_folder(self) -> Path | None:
         """The folder of `cache`; `auto` is `timesformer/frames` in the user's cache folder."""
         if self.cache != "auto":
@@ -62,6 +78,8 @@ class DataRecipe:
 @dataclass
 class OptimizerRecipe:
     """The optimizer and the schedule of its learning rate."""
+
+    __pydantic_config__ = STRICT
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
     """sgd has Nesterov momentum; muon is Muon for the blocks' matrices and AdamW for the rest: fastest from nothing"""
@@ -90,10 +108,21 @@ class OptimizerRecipe:
     clip_grad: float | None = None
     """largest norm of the gradient"""
 
+    def __post_init__(self) -> None:
+        ranges = {"lr": _RATE, "momentum": _PART, "beta2": _PART, "weight_decay": _RATE, "layer_decay": Range(0, 10)}
+        ranges |= {"warmup": _PART, "warmup_lr": _RATE, "min_lr": _RATE}
+        _check_ranges(self, "optimizer.", ranges)
+        for milestone in self.milestones:
+            counts(0, _LONGEST).check("optimizer.milestones", milestone)
+        if self.clip_grad is not None:
+            Range(0, 1e9, above=True).check("optimizer.clip_grad", self.clip_grad)
+
 
 @dataclass
 class Recipe:
     """A training run. The defaults are the paper's (Appendix A)."""
+
+    __pydantic_config__ = STRICT
 
     model: dict[str, Any] = field(default_factory=lambda: {"name": "timesformer_base"})
     """`name` and options of timesformer.create_model, or of timesformer.baselines.create_baseline"""
@@ -155,40 +184,35 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps is not None:
             _check_length({"epochs": None if self.epochs == Recipe.epochs else self.epochs, "steps": self.steps})
-        for name in ("epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+        often = counts(1, _LONGEST)
+        ranges = {"epochs": often, "batch_size": often, "validate_every": often, "seed": counts(0, 2**32 - 1)}
+        ranges |= {"label_smoothing": _SHARE, "max_bad_share": _SHARE, "ema": _PART}
+        ranges |= {"checkpoint_minutes": Range(0, 1e6), "frozen_blocks": counts(-1, limit("MAX_BLOCKS"))}
+        _check_ranges(self, "", ranges)
+        if self.steps is not None:
+            counts(1, 10**9).check("steps", self.steps)
+        if self.micro_batch_size is not None and not counts(1, self.batch_size).holds(self.micro_batch_size):
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
         self.require_pairs(self.micro_batch_size or self.batch_size)
         if self.init and self.init_from_image:
             raise ValueError(f"init={self.init} and init_from_image={self.init_from_image}: give one of them")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
-        shares = {"data.trim": self.data.trim, "data.validation": self.data.validation}
-        for name, share in {**shares, "optimizer.warmup": self.optimizer.warmup}.items():
-            if not 0 <= share < 1:
-                raise ValueError(f"{name}={share} must be in [0, 1)")
-        if not 0 < self.data.fraction <= 1:
-            raise ValueError(f"data.fraction={self.data.fraction} must be in (0, 1]")
-        for name in ("lr", "weight_decay", "layer_decay", "warmup_lr", "min_lr"):
-            if getattr(self.optimizer, name) < 0:
-                raise ValueError(f"optimizer.{name}={getattr(self.optimizer, name)} must be 0 or more")
-        for name in ("label_smoothing", "max_bad_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1]")
-        if not 1 <= self.data.short_side[0] <= self.data.short_side[1]:
-            raise ValueError(f"data.short_side={self.data.short_side} must be two rising numbers from 1 up")
         if "num_classes" in self.model:
             raise ValueError(f"model.num_classes={self.model['num_classes']}: the data decide on the classes")
-        for name, count in (("seed", self.seed), ("data.workers", self.data.workers)):
-            if count < 0:
-                raise ValueError(f"{name}={count} must be 0 or more")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema={self.ema} must be in [0, 1)")
+        check_model_options(self.model, whole=not self.init)
+
+
+def _check_ranges(recipe: object, prefix: str, ranges: Mapping[str, Range]) -> None:
+    for name, allowed in ranges.items():
+        allowed.check(f"{prefix}{name}", getattr(recipe, name))
+
+
+def _check_pair(name: str, pair: Sequence[float], allowed: Range) -> None:
+    if len(pair) != 2 or not all(allowed.holds(end) for end in pair) or pair[0] > pair[1]:
+        raise ValueError(f"{name}={shown(pair)} must be two rising numbers, each {allowed}")
 
 
 _RECIPES = Path(str(files("timesformer.training"))) / "recipes"
+_TEXTS = ("init", "init_from_image", "data.cache")  # keys whose values may look like numbers
 
 
 class RecipeError(ValueError):
@@ -201,57 +225,67 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read a recipe. Nothing that it names is imported or run.
 
     Args:
         name: one of `recipe_names()`, or the path of a YAML file, in which `base: NAME` is the recipe that it changes.
-        settings: changes, each `key=value` with dots between levels, such as `optimizer.lr=0.01`.
+        settings: changes, each `key=value` with dots between levels, such as `optimizer.lr=0.01`; the value is YAML.
 
     Raises:
-        RecipeError: an unknown recipe or key, or a value of the wrong type.
+        RecipeError: an unknown recipe or key, or a value of the wrong type or out of its range.
     """
-    changes = []
+    try:
+        return build(Recipe, _changed(_read_recipe(name), settings))
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+
+
+def _changed(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The values of a recipe with changes, each `key=value`. A whole `model` takes the place of the one there."""
+    length: dict[str, Any] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
+        key, equals, text = setting.partition("=")
         if not equals:
             raise RecipeError(f"setting {setting!r} is not of the form key=value")
         _check_key(key)
-        changes.append(f"--{key}={value}")
-    length = {key: value for key, _, value in (setting.partition("=") for setting in settings) if key in _LENGTHS}
-    length = {key: value for key, value in length.items() if value != "null"}
-    try:
-        _check_length(length)
-    except ValueError as error:
-        raise RecipeError(f"recipe {name}: {error}") from error
-    if "steps" in length:
-        changes.append(f"--epochs={Recipe.epochs}")
-    elif "epochs" in length:
-        changes.append("--steps=null")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_class_arguments(Recipe)
-    try:
-        config = parser.parse_object(_read_recipe(name))
-        config = parser.parse_args(changes, namespace=config)
-        return Recipe(**vars(parser.instantiate(config)))
-    except (argparse.ArgumentError, ValueError, TypeError) as error:
-        raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+        value = parse_yaml(text, f"setting {shown(setting)}")
+        if key in _TEXTS and isinstance(value, bool | int | float):
+            value = text
+        top, dot, last = key.partition(".")
+        if key == "model":
+            values = {**values, "model": value}
+        else:
+            values = _merge(values, {top: {last: value} if dot else value})
+        if key in _LENGTHS:
+            length[key] = value
+    _check_length(length)
+    return {**_without_length(values), **length} if _gives_length(length) else values
 
 
 def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The content of a recipe's file, on top of that of its base."""
-    path = _RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
-    if not path.is_file():
-        general = [known for known in recipe_names() if "/" not in known]
-        raise RecipeError(f"recipe {name!r} is neither a file nor one of {', '.join(general)}, or of a table's rows")
     if name in above:
         raise RecipeError(f"recipe {name}: it is its own base")
+    if len(above) >= limit("MAX_RECIPES"):
+        raise RecipeError(f"recipe {above[0]}: more than {limit('MAX_RECIPES')} recipes on top of each other")
+    path = _RECIPES / f"{name}.yaml" if name in recipe_names() else Path(name)
+    if not _is_file(path):
+        general = [known for known in recipe_names() if "/" not in known]
+        raise RecipeError(
+            f"recipe {shown(name)} is neither a file nor one of {', '.join(general)}, or of a table's rows"
+        )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {name}: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        raise RecipeError(f"recipe {name}: {reason}") from error
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {name}: it holds no keys and values")
     base = content.pop("base", None)
+    if not isinstance(base, str | None):
+        raise RecipeError(f"recipe {name}: base={shown(base)}: must be the name of a recipe, or a file")
     try:
         _check_length(content)
     except ValueError as error:
@@ -259,18 +293,31 @@ def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if not base:
         return content
     below = _read_recipe(base, (*above, name))
-    if any(content.get(length) is not None for length in _LENGTHS):
-        below = {key: value for key, value in below.items() if key not in _LENGTHS}
-    return _merge(below, content)
+    return _merge(_without_length(below) if _gives_length(content) else below, content)
 
 
 _LENGTHS = ("epochs", "steps")  # of which one says how long a run is
 
 
-def _check_length(content: Mapping[str, Any]) -> None:
+def _gives_length(values: Mapping[str, Any]) -> bool:
+    return any(values.get(name) is not None for name in _LENGTHS)
+
+
+def _without_length(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _LENGTHS}
+
+
+def _check_length(values: Mapping[str, Any]) -> None:
     """See that not both `epochs` and `steps` are given at one level, where the one would be ignored: ValueError."""
-    if all(content.get(length) is not None for length in _LENGTHS):
-        raise ValueError(f"epochs={content['epochs']} and steps={content['steps']}: give one of them")
+    if all(values.get(name) is not None for name in _LENGTHS):
+        raise ValueError(f"epochs={shown(values['epochs'])} and steps={shown(values['steps'])}: give one of them")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # such as of a name that is too long
+        return False
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -282,15 +329,17 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_key(key: str) -> None:
+    """See that a recipe has a key, of dots between levels; the options of `model` are seen to with their values."""
     top = {field.name for field in dataclasses.fields(Recipe)}
-    parts = {"data": DataRecipe, "optimizer": OptimizerRecipe}
-    known = top | {f"{part}.{field.name}" for part, kind in parts.items() for field in dataclasses.fields(kind)}
-    if key not in known and not key.startswith("model."):
-        by_last = {name.rsplit(".", 1)[-1]: name for name in known}
-        close = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_last, 1)
-        raise RecipeError(
-            f"setting {key!r} is not in a recipe{f': did you mean {by_last[close[0]]}?' if close else ''}"
-        )
+    sections = {"data": DataRecipe, "optimizer": OptimizerRecipe}
+    known = top | {f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)}
+    if key in known or (key.startswith("model.") and key.count(".") == 1):
+        return
+    by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = close_match(key.rsplit(".", 1)[-1], by_last)
+    for last in by_last:
+        close = close.replace(f"did you mean {last}?", f"did you mean {by_last[last]}?")
+    raise RecipeError(f"setting {shown(key)} is not in a recipe{close}")
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -298,4 +347,11 @@ def recipe_yaml(recipe: Recipe) -> str:
     values = dataclasses.asdict(recipe)
     if recipe.steps is not None:
         del values["epochs"]
-    return yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
+    return dump_yaml(_with_lists(values))
+
+
+def _with_lists(value: Any) -> Any:
+    """A value with lists in place of tuples, which YAML does not have."""
+    if isinstance(value, dict):
+        return {key: _with_lists(each) for key, each in value.items()}
+    return [_with_lists(each) for each in value] if isinstance(value, list | tuple) else value

@@ -7,13 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import av
-from av.stream import Disposition
 
+from timesformer.memory import limit_memory
 from timesformer.video.benchmarks import benchmark_entries
+from timesformer.video.container import check_regular, opened
 from timesformer.video.datasets import (
     DataError,
     Entry,
@@ -23,7 +25,11 @@ from timesformer.video.datasets import (
     find_videos,
 )
 from timesformer.video.decode import VideoError, VideoReader
-from timesformer.video.shards import PackedVideo, VideoPath, read_shards
+from timesformer.video.digests import index_digests, shard_problems
+from timesformer.video.frame_folder import list_images
+from timesformer.video.shards import PackedVideo, Shards, VideoPath, read_shards
+from timesformer.video.streams import find_film
+from timesformer.video.truncation import shortfall
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
@@ -35,9 +41,9 @@ Kind = Literal[
     "unlabelled",  # no list or class folder labels it
     "bad_label",  # its label is no class
     "duplicate",  # the same content as another video of the data, or named twice
+    "damaged",  # a shard whose bytes are not those that were packed
 ]
 _QUANTITIES = ("frames", "height", "width", "fps")
-_SHARE_KEPT = 0.9  # of the promised frames or seconds; headers are often off by a little
 
 
 @dataclass(frozen=True)
@@ -71,15 +77,17 @@ class CheckReport:
         classes: videos per class, by split ("all" where the data has no splits).
         ranges: of "frames", "height", "width" (px) and "fps"; empty if no video decodes.
         stray_files: visible files of the folder that are neither videos nor lists.
+        notes: what could not be checked, and why.
     """
 
-    source: Path
+    source: Path | str
     videos: int
     readable: int
     problems: tuple[Problem, ...]
     classes: dict[str, dict[str, int]]
     ranges: dict[str, Range]
     stray_files: int
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -102,6 +110,7 @@ class CheckReport:
                 name: [self.ranges[name].least, self.ranges[name].most] if self.ranges else None for name in _QUANTITIES
             },
             "stray_files": self.stray_files,
+            "notes": list(self.notes),
         }
 
     def lines(self) -> list[str]:
@@ -118,7 +127,7 @@ class CheckReport:
             if found:
                 lines.append(f"{kind.replace('_', ' ')}: {len(found)}")
                 lines += [f"  {problem.path}: {problem.reason}" for problem in found]
-        return [*lines, "no problems" if self.ok else f"problems: {len(self.problems)}"]
+        return [*lines, *self.notes, "no problems" if self.ok else f"problems: {len(self.problems)}"]
 
 
 def check_videos(
@@ -132,7 +141,8 @@ def check_videos(
     """Decodes every frame of every video of a dataset, or of any folder of videos, and reports what is wrong.
 
     Args:
-        data: what `read_videos` takes; videos that are in the folder but in no list are decoded as well.
+        data: what `read_videos` takes; videos that are in the folder but in no list are decoded as well. Of shards,
+            the bytes are compared with the digests of their index too.
         workers: processes that decode; as many as there are processors by default.
         min_frames: videos with fewer frames are reported as short.
         time_limit: seconds for one video, after which its decoder is stopped. A decoder that crashes or hangs
@@ -143,8 +153,8 @@ def check_videos(
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers: {workers}; allowed: 1 or more, or None")
-    if read_shards(data):
-        raise DataError(f"{data}: holds packed videos, all of which were decoded when they were packed")
+    if shards := read_shards(data):
+        return _check_shards(shards, workers or os.cpu_count() or 1, min_frames, time_limit, progress)
     source = Path(data)
     parts = benchmark_entries(source) or find_entries(source)
     named: dict[VideoPath, Entry] = {}
@@ -163,15 +173,7 @@ def check_videos(
     problems += repeated
     problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
     problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
-    first: dict[str, VideoPath] = {}
-    for path in videos:
-        fact = facts[path]
-        if fact.problem:
-            problems.append(Problem(fact.problem, path, fact.reason))
-        if fact.digest and fact.frames < min_frames:
-            problems.append(Problem("short", path, f"has {fact.frames} of at least {min_frames} frames"))
-        if fact.digest and (same := first.setdefault(fact.digest, path)) != path:
-            problems.append(Problem("duplicate", path, f"has the same content as {same}"))
+    problems += _problems_of_content(facts, videos, min_frames)
     order = {path: at for at, path in enumerate((*named, *extra))}
     readable = [fact for fact in facts.values() if fact.digest]
     return CheckReport(
@@ -183,6 +185,48 @@ def check_videos(
         ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
         stray_files=_count_stray(source, known.union(map(os.path.abspath, extra))),
     )
+
+
+def _check_shards(
+    shards: Shards, workers: int, min_frames: int, time_limit: float, progress: Callable[[int, int], None] | None
+) -> CheckReport:
+    """Shards against their digests, and every video in them decoded."""
+    digests = index_digests(shards.source)
+    problems = [Problem(kind, Path(shard), reason) for kind, shard, reason in shard_problems(shards, digests)]
+    names = {video.shard.rpartition("/")[2] for video, _, _ in shards.videos}
+    without = sorted(names - digests.keys())
+    note = f"not compared with digests, as the index has none for them: {len(without)} of {len(names)} shards"
+    videos: list[VideoPath] = [video for video, _, _ in shards.videos]
+    facts = _inspect_all(videos, workers, time_limit, progress)
+    classes: dict[str, Counter[str]] = {}
+    for _, split, labels in shards.videos:
+        classes.setdefault(split or "all", Counter(dict.fromkeys(shards.classes, 0))).update(labels)
+    readable = [fact for fact in facts.values() if fact.digest]
+    return CheckReport(
+        source=shards.source,
+        videos=len(videos),
+        readable=len(readable),
+        problems=(*problems, *_problems_of_content(facts, videos, min_frames)),
+        classes={split: dict(counts) for split, counts in classes.items() if counts},
+        ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
+        stray_files=0,
+        notes=(note,) if without else (),
+    )
+
+
+def _problems_of_content(facts: dict[VideoPath, _Facts], videos: list[VideoPath], min_frames: int) -> list[Problem]:
+    """What decoding the videos showed, in their order."""
+    problems = []
+    first: dict[str, VideoPath] = {}
+    for path in videos:
+        fact = facts[path]
+        if fact.problem:
+            problems.append(Problem(fact.problem, path, fact.reason))
+        if fact.digest and fact.frames < min_frames:
+            problems.append(Problem("short", path, f"has {fact.frames} of at least {min_frames} frames"))
+        if fact.digest and (same := first.setdefault(fact.digest, path)) != path:
+            problems.append(Problem("duplicate", path, f"has the same content as {same}"))
+    return problems
 
 
 def _place(path: VideoPath) -> str:
@@ -264,45 +308,27 @@ def _inspect(path: VideoPath) -> _Facts:
 
 def _has_only_sound(path: VideoPath) -> bool:
     try:
-        with _opened(path) as container:
-            return bool(container.streams.audio) and not _video_streams(container)
+        with opened(path) as container:
+            return bool(container.streams.audio) and find_film(container) is None
     except (av.FFmpegError, OSError, ValueError):
         return False
 
 
 def _shortfall(path: VideoPath, frames: int, seconds: float) -> str:
-    """How the frames that were decoded fall short of what the file's header promises; "" if they do not."""
+    """How the frames that were decoded fall short of what the file promises; "" if they do not."""
     if isinstance(path, Path) and path.is_dir():
         return ""
-    with _opened(path) as container:
-        stream = _video_streams(container)[0]
-        if stream.duration and stream.time_base:
-            promised_seconds = float(stream.duration * stream.time_base)
-        else:  # Matroska states the length of the whole alone
-            promised_seconds = (container.duration or 0) / av.time_base
-        if frames < _SHARE_KEPT * stream.frames - 1:
-            return f"only {frames} of {stream.frames} frames decode"
-    if seconds < _SHARE_KEPT * promised_seconds - 0.5:
-        return f"only {seconds:.1f} s of {promised_seconds:.1f} s decode"
-    return ""
-
-
-def _opened(path: VideoPath) -> av.container.InputContainer:
-    return av.open(f"file:{path}" if isinstance(path, Path) else path.open(), "r", metadata_errors="replace")
-
-
-def _video_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
-    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    return shortfall(partial(opened, path), frames, seconds)
 
 
 def _digest(path: VideoPath) -> str:
     digest = hashlib.sha256()
-    files = sorted(path.iterdir()) if isinstance(path, Path) and path.is_dir() else [path]
-    for file in files:
-        if isinstance(file, PackedVideo) or file.is_file():
-            with file.open() if isinstance(file, PackedVideo) else file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
+    for file in list_images(path) if isinstance(path, Path) and path.is_dir() else [path]:
+        if isinstance(file, Path):
+            check_regular(file)
+        with file.open() if isinstance(file, PackedVideo) else file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -327,4 +353,5 @@ def _inspect_all(
 
 def _make_inspect() -> Callable[[VideoPath], _Facts]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where decoders write their complaints
+    limit_memory()
     return _inspect

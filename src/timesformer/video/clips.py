@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from timesformer.files import replace_file
+from timesformer.limits import OUT_OF_MEMORY
+from timesformer.memory import is_out_of_memory, limit_memory
 from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.frame_folder import list_images
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.shards import PackedVideo, VideoPath, is_address
+from timesformer.video.shards import PackedVideo, VideoPath, is_address, without_credentials
 from timesformer.video.transforms import TrainTransform
 from timesformer.workers import QUICKEST, JobError, Method, WorkerLost, Workers, at_step
 
@@ -35,6 +37,10 @@ class BadVideo:
 
     path: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("path", "reason"):  # which are shown and written, where passwords in addresses have no place
+            object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
     @classmethod
     def lost(cls, path: VideoPath, reason: str) -> BadVideo:
@@ -136,8 +142,10 @@ class ClipDataset:
             return BadVideo(str(item.path), str(error))
         target = torch.zeros(len(self.videos.classes))
         target[list(item.labels)] = 1
-        planes = self.transform(clip, rng)  # in RGB, whose colours some augmentations weigh
-        return self.preprocessing.colours(planes, dim=0), target
+        # Some augmentations weigh the colours of RGB: the model's order comes after them.
+        return self.transform(
+            clip, rng, lambda frames: self.preprocessing.normalize(self.preprocessing.colours(frames))
+        ), target
 
     def failed(self, key: tuple[int, int], reason: str) -> BadVideo:
         """What stands for a video whose decoder was lost."""
@@ -225,16 +233,32 @@ def _make_batches(
 ) -> Any:
     if threads:
         torch.set_num_threads(threads)
+        limit_memory()
 
     def make(batch: _Batch) -> Any:
         samples = []
         for place, key in enumerate(batch.keys):
             at_step(place)
-            samples.append(dataset.failed(key, batch.lost[place]) if place in batch.lost else dataset[key])
+            samples.append(dataset.failed(key, batch.lost[place]) if place in batch.lost else _sample(dataset, key))
         at_step(len(batch.keys))  # what goes wrong from here on is no video's fault
-        return collate_fn(samples) if collate_fn else samples[0]
+        try:
+            return collate_fn(samples) if collate_fn else samples[0]
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise RuntimeError(f"a batch of {len(samples)} videos: {OUT_OF_MEMORY}") from error
+            raise
 
     return make
+
+
+def _sample(dataset: Videos[K, S], key: K) -> S:
+    """The sample of a video, or what stands for one that needs too much memory."""
+    try:
+        return dataset[key]
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return dataset.failed(key, OUT_OF_MEMORY)
+        raise
 
 
 def _without(batch: _Batch, lost: WorkerLost) -> _Batch:

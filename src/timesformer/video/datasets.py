@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections import Counter, defaultdict
@@ -15,8 +16,17 @@ from typing import TypeVar
 import numpy as np
 
 from timesformer.files import replace_file
+from timesformer.limits import limit
 from timesformer.video.decode import VIDEO_SUFFIXES, is_video_path
-from timesformer.video.shards import PackedVideo, Shards, VideoPath, find_packed, read_shards
+from timesformer.video.shards import (
+    PackedVideo,
+    Shards,
+    VideoPath,
+    find_packed,
+    is_address,
+    read_shards,
+    without_credentials,
+)
 
 SPLITS = ("train", "val", "test")
 LIST_SUFFIXES = (".csv", ".txt")
@@ -109,7 +119,7 @@ def read_videos(data: str | Path, split: str | None = None, classes: Sequence[st
 
     if shards := read_shards(data):
         videos = _packed(shards, split, classes)
-        if bare := next((item for item in videos.items if not item.labels), None):
+        if bare := next((item for item in videos.items if not (item.labels or _fault(item.path))), None):
             raise DataError(f"{bare.path}: has no label; it was packed without")
         return videos
     source = Path(data)
@@ -131,6 +141,10 @@ def read_unlabelled(data: str | Path, split: str | None = None) -> VideoList:
     if paths := [path for path in sorted(source.iterdir()) if _is_plain_video(path)]:
         return VideoList(tuple(VideoItem(path, ()) for path in paths), (), False, source)
     return read_videos(source, split)
+
+
+def _fault(path: VideoPath) -> str:
+    return path.fault if isinstance(path, PackedVideo) else ""
 
 
 def _packed(shards: Shards, split: str | None, classes: Sequence[str] | None = None) -> VideoList:
@@ -229,6 +243,8 @@ class Vocabulary:
 
     def labels(self, entry: Entry) -> tuple[int, ...]:
         """The classes of a video, each once; raises DataError if it has none or one that is unknown."""
+        if not entry.text and _fault(entry.path):  # a line that can't be read costs its own video only
+            return ()
         return tuple(dict.fromkeys(self._label(token, entry) for token in _tokens(entry, self.names)))
 
     def _label(self, token: str, entry: Entry) -> int:
@@ -292,14 +308,47 @@ def find_lists(folder: Path) -> dict[str, Path]:
 
 
 def read_list(path: Path) -> list[Entry]:
-    """The lines of a list that are not blank, in their order; raises DataError if it is no text."""
+    """The lines of a list that are not blank, in their order; raises DataError if it is no text.
+
+    A line names a file on disk or a video in a shard on disk. One that names an address, unless it lies below the one
+    that TIMESFORMER_LISTED_ADDRESS gives, or that is too long to be one of a list, is a video that cannot be read.
+    """
     entries = []
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(io.StringIO(_read_text(path)), 1):
+        line = line.rstrip("\n")
         if line.strip(_GAPS) and not (number == 1 and _HEADER.fullmatch(line.strip())):
-            video, text = _split_line(line.strip(_GAPS), path.parent)
-            packed = find_packed(path.parent / video) if "://" not in video else find_packed(video)
-            entries.append(Entry(packed or path.parent / video, text, path, number))
+            video, text = _listed(line.strip(_GAPS), path.parent)
+            entries.append(Entry(video, text, path, number))
     return entries
+
+
+def _listed(line: str, folder: Path) -> tuple[VideoPath, str]:
+    """The video that a line names, and the labels' text."""
+    if len(line) > (longest := limit("MAX_LINE")):
+        fault = f"its line has {len(line)} characters, more than {longest} (TIMESFORMER_MAX_LINE)"
+        return PackedVideo.refused(f"{line[:60]}...", fault), ""
+    if line.lstrip('"').startswith(_OTHER_MACHINES):  # before anything asks whether it is there
+        match = _QUOTED.fullmatch(line) or _SUFFIXED.fullmatch(line)
+        video, text = (match[1], match[2] or "") if match else (line, "")
+        return PackedVideo.refused(video, "it is on another machine; lists name files on this one"), text
+    video, text = _split_line(line, folder)
+    if is_address(video) and not _may_be_listed(video):
+        fault = (
+            "it is an address, and lists name files on disk: only --data may be an address, or the one that lists may "
+            "name below (TIMESFORMER_LISTED_ADDRESS)"
+        )
+        return PackedVideo.refused(without_credentials(video), fault), text
+    path = folder / video
+    try:
+        return find_packed(video if is_address(video) else path) or path, text
+    except (OSError, ValueError) as error:  # the shard, or the index beside it, can't be read
+        return PackedVideo.refused(without_credentials(str(path)), str(error)), text
+
+
+def _may_be_listed(address: str) -> bool:
+    """Whether an address lies below the one that the user, by an environment variable, lets lists name."""
+    allowed = os.environ.get("TIMESFORMER_LISTED_ADDRESS", "").rstrip("/")
+    return bool(allowed) and address.startswith(f"{allowed}/") and "/../" not in address and "::" not in address
 
 
 def find_videos(folder: Path) -> Iterator[Path]:
@@ -356,11 +405,12 @@ def _class_folders(folder: Path) -> list[Entry]:
 # name exists (the longest), or at a comma or the like, or before the last integers, or before the last word.
 
 _GAPS = " \t,;"
+_OTHER_MACHINES = ("\\\\", "//") if os.name == "nt" else ("\\\\",)  # as Windows names shared folders
+_LONGEST_PATH = 4096  # characters
 _HEADER = re.compile(r'"?(path|video|file|filename)"?[\s,;]+"?(label|labels|class)"?', re.I)
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"(?:[\s,;]+(.*))?')
 _SUFFIXED = re.compile(rf"(.*(?:{'|'.join(re.escape(s) for s in sorted(VIDEO_SUFFIXES))}))(?:[\s,;]+(.*))?", re.I)
 _SEPARATED = re.compile(r"([^\t,;]+)[\t,;][\s,;]*(.*)")
-_SPACED = re.compile(r"(.*?)(?: +(-?\d+(?: +-?\d+)*|[^ ]+))?")
 
 
 def _split_line(line: str, folder: Path) -> tuple[str, str]:
@@ -369,11 +419,23 @@ def _split_line(line: str, folder: Path) -> tuple[str, str]:
         return match[1].replace('""', '"'), match[2] or ""
     if match := _SUFFIXED.fullmatch(line):
         return match[1], match[2] or ""
-    for gap in [re.compile("$").search(line), *reversed(list(re.finditer(r"[\s,;]+", line)))]:
-        if gap and gap.start() and os.path.exists(folder / line[: gap.start()]):
+    for gap in [re.compile("$").search(line), *reversed(list(re.finditer(r"[\s,;]+", line[:_LONGEST_PATH])))]:
+        if gap and 0 < gap.start() <= _LONGEST_PATH and os.path.exists(folder / line[: gap.start()]):
             return line[: gap.start()], line[gap.end() :]
-    match = _SEPARATED.fullmatch(line) or _SPACED.fullmatch(line)
-    return (match[1], match[2] or "") if match else (line, "")
+    if match := _SEPARATED.fullmatch(line):
+        return match[1], match[2]
+    return _split_at_space(line)
+
+
+def _split_at_space(line: str) -> tuple[str, str]:
+    """Before the last integers, or else before the last word. In one pass: a line may be long and come from anyone."""
+    words = line.split(" ")
+    first = len(words) - 1
+    if _is_integer(words[first]):
+        while first > 1 and (not words[first - 1] or _is_integer(words[first - 1])):
+            first -= 1
+    head, tail = " ".join(words[:first]).rstrip(" "), " ".join(words[first:]).lstrip(" ")
+    return (head, tail) if head else (line, "")
 
 
 def _tokens(entry: Entry, names: Mapping[str, str]) -> list[str]:
@@ -388,7 +450,7 @@ def _tokens(entry: Entry, names: Mapping[str, str]) -> list[str]:
 
 
 def _is_integer(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", text) is not None
+    return re.fullmatch(r"-?[0-9]{1,4000}", text) is not None  # more digits are no number for Python either
 
 
 def _names(entries: list[Entry], source: Path, classes: Sequence[str] | None) -> dict[str, str]:
@@ -419,13 +481,16 @@ def _occurring(entries: list[Entry]) -> dict[str, str]:
             f"{entry.where}: {entry.text!r}: {token!r} is a name where others are integers; "
             f"allowed: names alone, integers alone, or both with a classes.txt beside the list"
         )
+    if max(integers) >= (most := limit("MAX_CLASSES")):
+        token, entry = next((token, entry) for token, entry in first.items() if int(token) >= most)
+        raise DataError(f"{entry.where}: the label {token[:40]} is more than {most - 1} (TIMESFORMER_MAX_CLASSES)")
     return {str(i): str(i) for i in range(max(integers) + 1)}
 
 
 def _read_classes(file: Path) -> dict[str, str]:
     """The names of classes.txt by their index, as text."""
     names = [name for line in _read_text(file).split("\n") if (name := line.strip())]
-    numbered = [re.fullmatch(r"(\d+)[\s,;:]+(.+)", name) for name in names]
+    numbered = [re.fullmatch(r"([0-9]{1,18})[\s,;:]+(.+)", name) for name in names]
     indices = sorted(int(match[1]) for match in numbered if match)
     if names and indices in (list(range(len(names))), list(range(1, len(names) + 1))):
         pairs = sorted((int(match[1]), match[2]) for match in numbered if match)
@@ -438,12 +503,17 @@ def _read_classes(file: Path) -> dict[str, str]:
 
 
 def _read_text(path: Path) -> str:
+    most = limit("MAX_LIST_BYTES")
     try:
-        text = path.read_text("utf-8-sig")  # which drops a byte order mark, and \r\n becomes \n
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")  # without a byte order mark
     except UnicodeDecodeError:
         text = "\0"
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > most:
+        raise DataError(f"{path}: has more than {most} bytes, the most of a list (TIMESFORMER_MAX_LIST_BYTES)")
     if "\0" in text:
         raise DataError(f"{path}: is not a list, which is a text file in UTF-8 with `path label` lines")
     return text

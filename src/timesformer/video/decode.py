@@ -8,10 +8,8 @@ in order instead: slower, never wrong.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,15 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import SideDataContainer
-from av.stream import Disposition
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from timesformer.video.frame_folder import FrameFolder, list_images
-from timesformer.video.shards import PackedVideo, VideoPath, find_packed
+from timesformer.limits import OUT_OF_MEMORY, limit
+from timesformer.video.container import check_count, check_size, decoder_options, opened
+from timesformer.video.frame_folder import FrameFolder, holds_images
+from timesformer.video.packets import UNKNOWN, FrameTable, Sieve, read_table
+from timesformer.video.pictures import Converter
+from timesformer.video.shards import PackedVideo, VideoPath, find_packed, without_credentials
+from timesformer.video.streams import find_film, video_streams
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -34,16 +34,12 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-_READ_ERRORS = (av.FFmpegError, OSError, ValueError)
-_LISTS = ("hls", "dash", "concat", "imf")  # formats whose content is that of whatever files they name
+_READ_ERRORS = (av.FFmpegError, OSError, ValueError, MemoryError)
 _PROBED_FRAMES = 4  # decoded when a file is opened, to see whether its table of times holds
+_WORTH_PROBING = 2**24  # pixels; of larger frames, which are kept in memory meanwhile, only one is
 _WORTH_THREADS = 320 * 480  # pixels; a frame of fewer is decoded sooner than handed to another thread
 _WORTH_SEEKING = 8  # fewer frames than this are decoded sooner than skipped
-_UNKNOWN = -1  # position after a seek, until a keyframe tells it
-_READ_AT_ONCE = 2**17  # bytes of a packed video
-_SMALLEST_PICTURE = 16  # bytes; a smaller MPEG-4 packet may only hold the place of a dropped picture
-_ALL = range(2**62)
-_SLICES = range(1, 6)  # types of H.264 units that are parts of a picture
+_SLOWEST, _FASTEST = 1e-5, 1e6  # frames a second: of time lapses, one a day; of high-speed cameras
 
 
 class VideoError(Exception):
@@ -57,7 +53,7 @@ def is_video_path(path: str | Path) -> bool:
     """
     path = Path(path)
     try:
-        return bool(list_images(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
+        return holds_images(path) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
     except OSError:
         return False
 
@@ -65,9 +61,10 @@ def is_video_path(path: str | Path) -> bool:
 class VideoReader:
     """The frames of one video file, GIF, or folder of images (jpg or png, in natural order, taken at 30 fps).
 
-    Pixels are 8-bit RGB and taken as square; rotation and mirroring that the file asks for are applied; what
-    is transparent is black. Pictures whose size differs from the first one's are scaled to it. A file that is
-    cut off ends with its last decodable frame. A reader serves one thread.
+    Of several video streams the film is read, not its thumbnail or preview: see `streams.find_film`. Pixels are 8-bit
+    RGB and taken as square; rotation and mirroring that the file asks for are applied; what is transparent is black.
+    Pictures whose size differs from the first one's are scaled to it. A file that is cut off ends with its last
+    decodable frame. A reader serves one thread.
 
     Args:
         path: the video file or folder, or a video in a shard.
@@ -102,7 +99,7 @@ class VideoReader:
                 source: FrameFolder | _File = FrameFolder(self.path)
             else:
                 source = _File(self.path, num_threads)
-            self._to_rgb = _Converter(next(source.frames([0])), short_side)
+            self._to_rgb = Converter(next(source.frames([0])), short_side)
         except _READ_ERRORS as error:
             raise self._failure(error) from None
         self._source = source
@@ -128,6 +125,7 @@ class VideoReader:
         for index in wanted:
             if not 0 <= index < len(self):
                 raise ValueError(f"{self.path}: there is no frame {index}, only 0 to {len(self) - 1}")
+        self._check_clip(len(wanted))
         clip = torch.empty(len(wanted), self.height, self.width, 3, dtype=torch.uint8)
         once = np.unique(wanted)
         for index, picture in zip(once, self.one_by_one(once.tolist()), strict=True):
@@ -151,8 +149,16 @@ class VideoReader:
         """Every frame in order of presentation, each (H, W, 3) uint8 RGB; memory stays constant."""
         return self.one_by_one(range(len(self)))
 
+    def _check_clip(self, frames: int) -> None:
+        if frames * self._to_rgb.largest * 3 > (most := limit("MAX_CLIP_BYTES")):
+            raise VideoError(
+                f"{self.path}: {frames} frames of {self.width}x{self.height} pixels are more than the {most} bytes "
+                "that are allowed at a time (TIMESFORMER_MAX_CLIP_BYTES)"
+            )
+
     def _failure(self, error: Exception) -> VideoError:
-        return VideoError(f"{self.path}: {getattr(error, 'strerror', None) or error}")
+        reason = OUT_OF_MEMORY if isinstance(error, MemoryError) else getattr(error, "strerror", None) or error
+        return VideoError(without_credentials(f"{self.path}: {reason}"))
 
     def close(self) -> None:
         """Release the file and its decoder."""
@@ -165,114 +171,78 @@ class VideoReader:
         self.close()
 
 
-@dataclass(frozen=True)
-class _Table:
-    """What packets tell of their frames without being decoded, in order of presentation; arrays, for long videos.
-
-    Attributes:
-        pts: when each is shown, in units of the stream's time base; sorted.
-        dts: when it is decoded.
-        is_key: whether it needs no frame before it.
-        is_alone: whether no other frame is predicted from it.
-    """
-
-    pts: NDArray[np.int64]
-    dts: NDArray[np.int64]
-    is_key: NDArray[np.bool_]
-    is_alone: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, rows: Sequence[int] | array[int] = ()) -> _Table:
-        """A table of the four values of each frame, one frame after the other, in any order."""
-        pts, dts, is_key, is_alone = np.array(rows, np.int64).reshape(-1, 4).T
-        order = np.argsort(pts, kind="stable")
-        return cls(pts[order], dts[order], is_key[order].astype(bool), is_alone[order].astype(bool))
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    def since(self, first: int) -> _Table:
-        """Without the frames before one."""
-        return _Table(self.pts[first:], self.dts[first:], self.is_key[first:], self.is_alone[first:])
-
-    def place(self, pts: int | None) -> int:
-        """The index of the frame that is shown at a time."""
-        place = len(self) if pts is None else int(self.pts.searchsorted(pts))
-        return place if place < len(self) and self.pts[place] == pts else _UNKNOWN
-
-
 class _File:
     """The video stream of a file. Every failure is an OSError that gives the reason, not the file."""
 
     fps: float
     times: NDArray[np.float64]
     _decoder: Iterator[av.VideoFrame]
+    _stream: Any
 
     def __init__(self, path: VideoPath, num_threads: int) -> None:
         self._path, self._num_threads = path, num_threads
         self._opened = ExitStack()
-        self._table = _Table.of()
+        self._film: int | None = None
+        self._table = FrameTable.of()
         self._rewind()
-        table = self._read_table()
+        table = read_table(self._container, self._stream)
         self._rewind()
-        self._head = list(islice(self._decoder, _PROBED_FRAMES))
-        self._table = self._proven(table)
-        self._sieve.use(self._table)
+        self._head = self._probe()
+        self._table = FrameTable.of() if table.is_spliced else self._proven(table)
         times: list[int | None] = self._table.pts.tolist()
         if not times:  # find out the hard way
             self._rewind()
-            times = [frame.pts for frame in self._decoder]
+            times = [frame.pts for _, frame in zip(range(limit("MAX_VIDEO_FRAMES") + 1), self._decoder, strict=False)]
+            check_count(len(times))
+            self._table = table.only(times) if table.is_spliced else FrameTable.of()
             self._rewind()
-            self._head = list(islice(self._decoder, _PROBED_FRAMES))
+            self._head = self._probe()
+        self._sieve.use(self._table)
         if not times:
-            raise OSError("not one frame of it can be decoded; the file is damaged or cut off")
+            raise OSError(
+                "not one frame of it can be decoded; the file is damaged or cut off, or a frame has more than "
+                f"{limit('MAX_PIXELS')} pixels (TIMESFORMER_MAX_PIXELS)"
+            )
         self.fps, self.times = self._clock(times)
         self._position = len(self._head)
         self._keys = np.flatnonzero(self._table.is_key)
         # Most formats are sought by presentation time, MPEG streams by decode time; what fails is dropped.
         self._seek_times = [self._table.pts, self._table.dts]
 
+    def _probe(self) -> list[av.VideoFrame]:
+        """The first frames, which show whether the table of times holds."""
+        first = list(islice(self._decoder, 1))
+        is_large = bool(first) and first[0].width * first[0].height > _WORTH_PROBING
+        return first if is_large else first + list(islice(self._decoder, _PROBED_FRAMES - 1))
+
     def _rewind(self) -> None:
         """Start over with a fresh demuxer and decoder, which unlike a seek is exact in every format."""
-        self.close()
-        self._container = self._opened.enter_context(self._open())
-        if self._container.format.name in _LISTS:
-            raise OSError("is a list of other files, not a video")
-        # Streams that are no videos: a song's cover picture; a text, which FFmpeg would draw as letters.
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams or self._container.format.name == "tty":
-            raise OSError("holds no video")
-        self._stream = streams[0]
+        self._reopen()
+        if self._film is None:
+            self._film = find_film(self._container)
+            if self._film is None:
+                raise OSError("holds no video")
+            if len(video_streams(self._container)) > 1:  # it may have been read to its end to find the film
+                self._reopen()
+        self._stream = self._container.streams[self._film]
         if self._stream.codec_context is None:
             raise OSError("its video codec is not one that can be decoded here")
         codec = self._stream.codec_context
+        check_size(codec.width, codec.height)
+        codec.options = decoder_options()
         codec.thread_count = self._num_threads or (1 if codec.width * codec.height < _WORTH_THREADS else 0)
         codec.thread_type = "NONE" if codec.thread_count == 1 else "AUTO"
         self._position, self._sought = 0, False
         self._start()
 
+    def _reopen(self) -> None:
+        self.close()
+        self._container = self._opened.enter_context(opened(self._path))
+
     def _start(self) -> None:
         """Decode from where the demuxer is."""
-        self._sieve = _Sieve(self._table)
+        self._sieve = Sieve(self._table)
         self._decoder = _decode(self._sieve(self._container.demux(self._stream)))
-
-    def _open(self) -> av.container.InputContainer:
-        if isinstance(self._path, PackedVideo):
-            packed = self._opened.enter_context(self._path.open())
-            try:
-                return av.open(packed, "r", metadata_errors="replace", buffer_size=_READ_AT_ONCE)
-            except (av.FFmpegError, ValueError):
-                raise OSError("is not a video, or is damaged or cut off") from None
-        if not self._path.is_file():
-            raise OSError("is not a file" if self._path.exists() else "no such file")
-        if not self._path.stat().st_size:
-            raise OSError("the file is empty")
-        try:  # "file:" keeps names with colons from being taken for web addresses
-            return av.open(f"file:{self._path}", metadata_errors="replace")
-        except PermissionError:
-            raise
-        except (av.FFmpegError, ValueError):
-            raise OSError("is not a video, or is damaged or cut off") from None
 
     def close(self) -> None:
         # The decoder must go now, not when its container, which is part of a cycle, is collected as garbage: if that
@@ -283,45 +253,32 @@ class _File:
 
     __del__ = close  # also of a reader that nobody closed
 
-    def _read_table(self) -> _Table:
-        """The table of all frames, from the packets alone; empty where they cannot tell."""
-        codec, rows = self._stream.codec_context.name, array("q")
-        extradata = self._stream.codec_context.extradata if codec == "h264" else None
-        try:
-            for packet in self._container.demux(self._stream):
-                if not packet.size or packet.is_discard:  # the stream's end; cut away by an edit list
-                    continue
-                if codec == "vp8" and not memoryview(packet)[0] & 0x10:  # a reference that is never shown
-                    continue
-                dropped = codec == "mpeg4" and packet.size < _SMALLEST_PICTURE
-                if packet.pts is None or packet.is_corrupt or dropped:
-                    return _Table.of()
-                dts = packet.pts if packet.dts is None else packet.dts
-                alone = not packet.is_keyframe and _is_alone(packet, extradata)
-                rows.extend((packet.pts, dts, packet.is_keyframe, alone))
-        except av.FFmpegError:  # the file is cut off
-            return _Table.of()
-        return _Table.of(rows)
-
-    def _proven(self, table: _Table) -> _Table:
+    def _proven(self, table: FrameTable) -> FrameTable:
         """The table from the first frame that decodes on; empty if it proves wrong."""
         head = [frame.pts for frame in self._head]
         # AVI stores no presentation times; the demuxer's guesses fail where frames are reordered.
         guessed = self._container.format.name == "avi" and self._stream.codec_context.has_b_frames
-        first = table.place(head[0]) if head else _UNKNOWN  # a recording may begin between keyframes
-        if guessed or first == _UNKNOWN or (np.diff(table.pts) == 0).any():
-            return _Table.of()
-        return table.since(first) if head == table.pts[first : first + _PROBED_FRAMES].tolist() else _Table.of()
+        first = table.place(head[0]) if head else UNKNOWN  # a recording may begin between keyframes
+        if guessed or first == UNKNOWN or (np.diff(table.pts) == 0).any():
+            return FrameTable.of()
+        is_large = self._head[0].width * self._head[0].height > _WORTH_PROBING
+        expected = table.pts[first : first + (1 if is_large else _PROBED_FRAMES)].tolist()
+        return table.since(first) if head == expected else FrameTable.of()
 
     def _clock(self, pts: list[int | None]) -> tuple[float, NDArray[np.float64]]:
         """Frame rate and times; a stream without times is taken to be regular."""
-        stated = float(self._stream.average_rate or self._stream.guessed_rate or FrameFolder.fps)
-        known = np.array(sorted(time for time in pts if time is not None))
-        if len(known) < len(pts) or known[0] == known[-1]:
-            return stated, np.arange(len(pts)) / stated
-        times = (known - known[0]) * float(self._stream.time_base or 0)
-        measured = (len(times) - 1) / float(times[-1])
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        stated = float(rate) if rate and rate > 0 else FrameFolder.fps
+        known = sorted(time for time in pts if time is not None)
+        span = known[-1] - known[0] if len(known) == len(pts) else 0
+        if span >= 2**62:
+            raise OSError("its frames lie further apart than times can be; the file is damaged")
+        seconds = float(span * (self._stream.time_base or 0))
+        if seconds <= 0:
+            return _plausible(stated), np.arange(len(pts)) / stated
         # Containers round times: prefer the stated rate where the two agree.
+        measured = _plausible((len(known) - 1) / seconds)
+        times = (np.array(known) - known[0]) * float(self._stream.time_base or 0)
         return (stated if abs(stated / measured - 1) < 0.01 else measured), times
 
     def frames(self, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
@@ -357,7 +314,7 @@ class _File:
         yield
 
     def _seek(self, time: int) -> None:
-        self._position, self._sought, self._decoder = _UNKNOWN, True, iter(())
+        self._position, self._sought, self._decoder = UNKNOWN, True, iter(())
         try:
             self._container.seek(time, stream=self._stream)
         except av.FFmpegError:
@@ -367,12 +324,12 @@ class _File:
     def _decode_to(self, index: int) -> av.VideoFrame | None:
         """Decode until the frame at ``index``; None if it is missing or if a seek went wrong."""
         for frame in self._decoder:
-            if self._position == _UNKNOWN and not frame.key_frame:
+            if self._position == UNKNOWN and not frame.key_frame:
                 continue  # shown before the keyframe, and predicted from what the seek skipped
             place = self._table.place(frame.pts) if len(self._table) else self._position
             if self._sought and not self._may_follow(place):
                 return None
-            if place == _UNKNOWN:
+            if place == UNKNOWN:
                 continue
             self._position = place + 1
             if place >= index:
@@ -381,57 +338,16 @@ class _File:
 
     def _may_follow(self, place: int) -> bool:
         """Whether the frame there may be the next one: none is lacking but those that were skipped."""
-        if place == _UNKNOWN or self._position == _UNKNOWN:
-            return place != _UNKNOWN
+        if place == UNKNOWN or self._position == UNKNOWN:
+            return place != UNKNOWN
         return place == self._position or self._sieve.has_skipped(self._position, place)
 
 
-def _is_alone(packet: av.Packet[av.VideoStream], extradata: bytes | None) -> bool:
-    """Whether an H.264 packet says that no frame is predicted from it; False where it does not tell.
-
-    Its units are each preceded by their length, in as many bytes as the extradata of such files (avcC) say.
-    """
-    if not extradata or len(extradata) < 7 or extradata[0] != 1:
-        return False
-    data, place, width = memoryview(packet), 0, (extradata[4] & 3) + 1
-    while place + width < len(data):
-        start = place + width
-        length = int.from_bytes(data[place:start], "big")
-        if not 1 <= length <= len(data) - start:  # it is laid out in another way
-            return False
-        if data[start] & 31 in _SLICES:
-            return not data[start] >> 5 & 3
-        place = start + length
-    return False
-
-
-class _Sieve:
-    """Keeps from a decoder the packets of frames that are not wanted and that nothing depends on.
-
-    Attributes:
-        wanted: the indices of frames that are.
-        skipped: whether each frame is one that the decoder was not given.
-    """
-
-    def __init__(self, table: _Table) -> None:
-        self.wanted: Collection[int] = _ALL
-        self.use(table)
-
-    def use(self, table: _Table) -> None:
-        """Go by another table from here on."""
-        self._table, self.skipped = table, np.zeros(len(table), bool)
-
-    def has_skipped(self, first: int, end: int) -> bool:
-        """Whether the decoder was given none of one or more frames."""
-        return first < end <= len(self.skipped) and bool(self.skipped[first:end].all())
-
-    def __call__(self, packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.Packet[av.VideoStream]]:
-        for packet in packets:
-            place = self._table.place(packet.pts)
-            if place == _UNKNOWN or not self._table.is_alone[place] or place in self.wanted:
-                yield packet
-            else:
-                self.skipped[place] = True
+def _plausible(fps: float) -> float:
+    """A rate that a video may have; OSError for others, which come from times that are damaged."""
+    if not _SLOWEST <= fps <= _FASTEST:
+        raise OSError(f"has {fps:g} frames a second by its times; {_SLOWEST:g} to {_FASTEST:g} are allowed")
+    return fps
 
 
 def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFrame]:
@@ -441,39 +357,8 @@ def _decode(packets: Iterator[av.Packet[av.VideoStream]]) -> Iterator[av.VideoFr
             frames = next(packets).decode()
         except (StopIteration, av.EOFError):
             return
+        except MemoryError:
+            raise
         except av.FFmpegError:
             continue
         yield from frames
-
-
-class _Converter:
-    """Decoded frames to RGB arrays of one size, upright."""
-
-    def __init__(self, first: av.VideoFrame, short_side: int | None) -> None:
-        self._reformatter = VideoReformatter()  # shared: setting one up costs more than using it
-        shorter = min(first.width, first.height)
-        target = min(shorter, short_side or shorter)
-        self._size = round(first.width * target / shorter), round(first.height * target / shorter)
-        self.height, self.width, _ = self(first).shape
-
-    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8."""
-        has_alpha = frame.format.has_palette or any(part.is_alpha for part in frame.format.components)
-        layout = "rgba" if has_alpha else "rgb24"
-        scaled = self._reformatter.reformat(frame, *self._size, layout, interpolation=Interpolation.BILINEAR, threads=1)
-        picture = np.asarray(scaled.to_ndarray(), dtype=np.uint8)
-        if has_alpha:  # over black
-            picture = (picture[..., :3].astype(np.uint16) * picture[..., 3:] // 255).astype(np.uint8)
-        return np.ascontiguousarray(_upright(picture, frame))
-
-
-def _upright(picture: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Apply the display matrix, (x, y) -> (a x + c y, b x + d y), rounded to quarter turns and mirrors."""
-    # Not frame.side_data: that would be in a cycle with the frame and keep its pixels until the garbage is collected.
-    matrix: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
-    if matrix is None:
-        return picture
-    a, b, _, c, d, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
-    if abs(a) < abs(b):
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

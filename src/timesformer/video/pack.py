@@ -7,16 +7,21 @@ import io
 import itertools
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 
+from timesformer.documents import read_json
 from timesformer.files import check_same_job, remove_unfinished, replace_file, write_json
+from timesformer.lock import output_lock
+from timesformer.memory import limit_memory
+from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.video.clips import TIME_LIMIT, BadVideo, write_bad_videos
 from timesformer.video.datasets import VideoList, read_unlabelled, splits
 from timesformer.video.decode import VideoReader
@@ -26,6 +31,7 @@ from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 _TICKS = 60_000  # time base 1/60000 s, in which the usual frame rates, 30000/1001 too, are whole numbers
 _KEYFRAME_EVERY = 32  # frames: what a clip's first frame costs, at most
 _BLOCK = tarfile.BLOCKSIZE
+_SHARD = re.compile(r"shard-\d{6}\.(tar|json)")
 
 
 @dataclass(frozen=True)
@@ -80,27 +86,46 @@ def pack(
 
     Raises:
         DataError: the data can't be read.
-        ValueError: `out` holds shards of other data, or a number is out of range; or no video could be packed.
+        ValueError: `out` holds shards of other data or something else, or lies in the data; a number is out of range;
+            or no video could be packed.
+        OutputInUse: another process packs into `out`.
     """
     if (short_side is not None and short_side < 2) or shard_megabytes <= 0 or workers < 1:
         raise ValueError(
             f"short_side={short_side}, shard_megabytes={shard_megabytes}, workers={workers}: "
             f"at least 2 (or None), more than 0, at least 1"
         )
+    check_output(out, "out", folder=True, inputs=[data], apart=True)
     parts = {split: read_unlabelled(data, split) for split in splits(data) or (None,)}
     videos = [video for split, part in parts.items() for video in _describe(part, split or "")]
+    with output_lock(out, folder=True):
+        bad, entries, digests = _pack(data, out, videos, short_side, shard_megabytes, workers, time_limit, progress)
+        write_bad_videos(out / "bad_videos.txt", bad)
+        if not entries:
+            raise ValueError(f"{data}: none of its {len(videos)} videos could be packed: see {out / 'bad_videos.txt'}")
+        first = next(iter(parts.values()))
+        multi_label = any(part.multi_label for part in parts.values())
+        index = {"classes": first.classes, "multi_label": multi_label, "sha256": digests, "videos": entries}
+        write_json(out / INDEX, index)
     missing = tuple(name for part in parts.values() for name in part.missing)
-    digest = hashlib.sha256(json.dumps([video.about for video in videos]).encode()).hexdigest()
-    told = {"data": str(data) if is_address(data) else os.path.abspath(data), "videos": digest}
-    check_same_job(
-        out / "job.json", json.dumps({**told, "short_side": short_side}), "shards of other videos or another size"
-    )
-    remove_unfinished(out, "shard-*")
+    return Packing(len(entries), len({entry["shard"] for entry in entries}), bad, missing)
 
-    done = [json.loads(file.read_text()) for file in sorted(out.glob("shard-*.json"))]
-    entries = [entry for part in done for entry in part["videos"]]
-    bad = {number: BadVideo(path, reason) for part in done for number, path, reason in part["bad"]}
-    settled = {entry["number"] for entry in entries} | bad.keys()
+
+def _pack(
+    data: str | Path,
+    out: Path,
+    videos: list[_Video],
+    short_side: int | None,
+    shard_megabytes: float,
+    workers: int,
+    time_limit: float,
+    progress: Callable[[int, int], None],
+) -> tuple[tuple[BadVideo, ...], list[dict[str, Any]], dict[str, str]]:
+    """Write the shards that are missing; the bad videos, all entries of the index, and the digests of the shards."""
+    there = _begin(data, out, videos, short_side)
+    done = list(there.values())
+    settled = {entry["number"] for part in done for entry in part["videos"]}
+    settled |= {number for part in done for number, _, _ in part["bad"]}
     left = [number for number in range(len(videos)) if number not in settled]
     count = itertools.count(len(settled) + 1)
     with Workers(_make_reader, (short_side,), count=workers, method=QUICKEST) as pool:
@@ -117,18 +142,47 @@ def pack(
                     yield number, result
 
         limit = int(shard_megabytes * 2**20)
-        for part in _write_shards(out, len(done), videos, results() if left else iter(()), limit):
-            entries += part["videos"]
-            bad |= {number: BadVideo(path, reason) for number, path, reason in part["bad"]}
-    every = tuple(bad[number] for number in sorted(bad))
-    write_bad_videos(out / "bad_videos.txt", every)
-    if not entries:
-        raise ValueError(f"{data}: none of its {len(videos)} videos could be packed: see {out / 'bad_videos.txt'}")
-    first = next(iter(parts.values()))
-    entries.sort(key=lambda entry: int(entry["number"]))
-    multi_label = any(part.multi_label for part in parts.values())
-    write_json(out / INDEX, {"classes": first.classes, "multi_label": multi_label, "videos": entries})
-    return Packing(len(entries), len({entry["shard"] for entry in entries}), every, missing)
+        done += _write_shards(out, max(there, default=-1) + 1, videos, results() if left else iter(()), limit)
+    bad = {number: BadVideo(path, reason) for part in done for number, path, reason in part["bad"]}
+    entries = sorted((entry for part in done for entry in part["videos"]), key=lambda entry: int(entry["number"]))
+    digests = {name: part["sha256"] for part in done for name in {entry["shard"] for entry in part["videos"]}}
+    return tuple(bad[number] for number in sorted(bad)), entries, digests
+
+
+def _begin(data: str | Path, out: Path, videos: list[_Video], short_side: int | None) -> dict[int, dict[str, Any]]:
+    """What is there of the job: by number what each complete shard's `.json` says. ValueError for other jobs, files."""
+    names = [file.name for file in out.glob("shard-*") if _SHARD.fullmatch(file.name)]
+    check_own_folder(out, "job.json", {INDEX, "bad_videos.txt", *names}, "pack")
+    if (out / "job.json").exists() and not has_keys(out / "job.json", {"data", "videos", "short_side"}):
+        raise ValueError(f"{out / 'job.json'}: pack did not write it; name a new folder")
+    digest = hashlib.sha256(json.dumps([video.about for video in videos]).encode()).hexdigest()
+    job = {"data": str(data) if is_address(data) else os.path.abspath(data), "videos": digest, "short_side": short_side}
+    check_same_job(out / "job.json", json.dumps(job), "shards of other videos or another size")
+    remove_unfinished(out, "shard-*")
+    for name in names:
+        if name.endswith(".json") and name.replace(".json", ".tar") not in names:
+            raise ValueError(
+                f"{out / name}: its shard is missing: put it back, or remove this to pack its videos again"
+            )
+    return {int(file.stem[-6:]): _complete(file) for file in sorted(out.glob("shard-*")) if file.suffix == ".tar"}
+
+
+def _complete(shard: Path) -> dict[str, Any]:
+    """What the `.json` of a shard says. ValueError where pack did not write the shard, or it is not whole."""
+    about, written = shard.with_suffix(".json"), _before(shard)
+    if written.exists():  # the job was cut off between a shard and its `.json`
+        os.replace(written, about)
+    if not has_keys(about, {"bytes", "sha256", "videos", "bad"}):
+        raise ValueError(f"{shard}: pack did not write it, or its {about.name} is damaged; name a new folder")
+    part: dict[str, Any] = read_json(about)
+    if part["bytes"] != shard.stat().st_size:
+        raise ValueError(f"{shard}: has {shard.stat().st_size} bytes, not {part['bytes']} as it was written")
+    return part
+
+
+def _before(shard: Path) -> Path:
+    """Where the `.json` of a shard is until the shard has its name."""
+    return shard.with_name(f".{shard.stem}.json")
 
 
 def _describe(videos: VideoList, split: str) -> Iterator[_Video]:
@@ -145,6 +199,21 @@ def _describe(videos: VideoList, split: str) -> Iterator[_Video]:
         yield _Video(item.path, {"path": name, "split": split, "labels": labels})
 
 
+class _Digested(io.RawIOBase):
+    """A file that is written from its start to its end, with the SHA-256 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha, self.bytes = file, hashlib.sha256(), 0
+
+    def write(self, content: Any) -> int:
+        self.sha.update(content)
+        self.bytes += len(content)
+        return int(self.file.write(content))
+
+    def tell(self) -> int:
+        return self.bytes
+
+
 def _write_shards(
     out: Path, number: int, videos: list[_Video], results: Iterator[tuple[int, Any]], limit: int
 ) -> Iterator[dict[str, Any]]:
@@ -156,16 +225,20 @@ def _write_shards(
             continue
         entries = []
         name = f"shard-{number:06}.tar"
-        with replace_file(out / name) as new, tarfile.open(new, "w", format=tarfile.PAX_FORMAT) as tar:
-            for index, content in itertools.chain([result], results):
-                if isinstance(content, BadVideo):
-                    bad.append((index, content.path, content.reason))
-                    continue
-                entries.append({"number": index, "shard": name, **_add(tar, index, videos[index], content)})
-                if tar.offset >= limit:
-                    break
-        part = {"videos": entries, "bad": bad}
-        write_json(out / f"shard-{number:06}.json", part)  # from now on the shard counts
+        with replace_file(out / name) as new:
+            with new.open("wb") as file:
+                digested = _Digested(file)
+                with tarfile.open(fileobj=digested, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    for index, content in itertools.chain([result], results):
+                        if isinstance(content, BadVideo):
+                            bad.append((index, content.path, content.reason))
+                            continue
+                        entries.append({"number": index, "shard": name, **_add(tar, index, videos[index], content)})
+                        if tar.offset >= limit:
+                            break
+            part = {"videos": entries, "bad": bad, "bytes": digested.bytes, "sha256": digested.sha.hexdigest()}
+            write_json(_before(out / name), part)
+        os.replace(_before(out / name), out / f"shard-{number:06}.json")  # from now on the shard counts
         yield part
         number, bad = number + 1, []
     if bad:
@@ -202,6 +275,8 @@ def _suffix(path: VideoPath) -> str:
 
 
 def _make_reader(short_side: int | None) -> Callable[[tuple[int, VideoPath]], bytes | None]:
+    limit_memory()
+
     def read(job: tuple[int, VideoPath]) -> bytes | None:
         _, path = job
         if short_side is None and isinstance(path, Path) and path.is_dir():

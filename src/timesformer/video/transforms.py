@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,18 +20,26 @@ from torch import Tensor
 MEAN = 0.45
 STD = 0.225
 
+Colour = tuple[float, float, float]  # a value for each of a pixel's three, in the order in which the model takes them
+Interpolation = Literal["bilinear", "bicubic"]
 Range = tuple[float, float]
 CROP_ASPECT: Range = (3 / 4, 4 / 3)
 ERASING_AREA: Range = (0.02, 1 / 3)
 ERASING_ASPECT: Range = (0.3, 1 / 0.3)
 
 
-def resize_short_side(clip: Tensor, size: int) -> Tensor:
+def resize_short_side(clip: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
     """Scale a uint8 clip (F, H, W, 3) to a shorter side of `size` px, keeping the aspect; may enlarge."""
     _check("size", size, size >= 1, "at least 1")
     height, width = _frame_size(clip)
     short = min(height, width)
-    return _resize(clip, round(height * size / short), round(width * size / short))
+    return _resize(clip, round(height * size / short), round(width * size / short), interpolation)
+
+
+def resize_to_square(clip: Tensor, size: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Scale a uint8 clip (F, H, W, 3) to `size` × `size` px, whatever its aspect; may enlarge."""
+    _check("size", size, size >= 1, "at least 1")
+    return _resize(clip, size, size, interpolation)
 
 
 def crop(clip: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
@@ -73,11 +82,16 @@ def spatial_crops(clip: Tensor, size: int, num_crops: int) -> list[Tensor]:
     return [crop(clip, y, x, size, size) for y, x in corners]
 
 
-def normalize(clip: Tensor) -> Tensor:
-    """A uint8 clip (F, H, W, 3) as float32 (3, F, H, W), contiguous: (value / 255 − MEAN) / STD."""
+def normalize(clip: Tensor, mean: Colour = (MEAN,) * 3, std: Colour = (STD,) * 3) -> Tensor:
+    """A uint8 clip (F, H, W, 3) as float32 (3, F, H, W), contiguous: (value / 255 − mean) / std, colour by colour.
+
+    The values of a model are those of its `Preprocessing`, whose `normalize` passes them here.
+    """
     _frame_size(clip)
     planes = clip.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return planes.mul_(1 / (255 * STD)).sub_(MEAN / STD)
+    factors = torch.tensor([1 / (255 * divisor) for divisor in std]).view(3, 1, 1, 1)
+    shifts = torch.tensor([centre / divisor for centre, divisor in zip(mean, std, strict=True)]).view(3, 1, 1, 1)
+    return planes.mul_(factors).sub_(shifts)
 
 
 @dataclass(frozen=True)
@@ -119,14 +133,17 @@ class TrainTransform:
         _check("rand_augment", self.rand_augment, 0 <= self.rand_augment <= 10, "in 0..10")
         _check("erasing", self.erasing, 0 <= self.erasing <= 1, "in 0..1")
 
-    def __call__(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(
+        self, clip: Tensor, rng: np.random.Generator, as_input: Callable[[Tensor], Tensor] = normalize
+    ) -> Tensor:
+        """The clip, RGB, varied; `as_input` makes what the model takes of it, as `normalize` does."""
         clip = crop(clip, *self._crop_box(*_frame_size(clip), rng))
         clip = _resize(clip, self.image_size, self.image_size)
         if rng.random() < self.flip:
             clip = clip.flip(2)
         if self.rand_augment:
             clip = rand_augment(clip, self.rand_augment, rng)
-        planes = normalize(clip)
+        planes = as_input(clip)
         if rng.random() < self.erasing:
             _erase_(planes, rng)
         return planes
@@ -318,12 +335,12 @@ def _random_place(
     return int(top), int(left)
 
 
-def _resize(clip: Tensor, height: int, width: int) -> Tensor:
+def _resize(clip: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
     if _frame_size(clip) == (height, width):
         return clip
     # The permuted view is channels-last, for which torch has a fast uint8 kernel that agrees with Pillow's.
     planes = clip.permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, (height, width), mode="bilinear", align_corners=False, antialias=True)
+    resized = F.interpolate(planes, (height, width), mode=interpolation, align_corners=False, antialias=True)
     return resized.permute(0, 2, 3, 1)
 
 

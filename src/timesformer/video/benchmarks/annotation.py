@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from timesformer import documents
+from timesformer.limits import limit
 from timesformer.video.datasets import SPLITS, DataError
 
 
@@ -53,6 +55,12 @@ def beside(lists: Mapping[str, Path], name: str, there: Mapping[str, Path]) -> P
     return there.get(name.lower()) or next(iter(lists.values())).with_name(name)
 
 
+def as_file_name(name: str) -> str:
+    """A name from an annotation as that of one file, whatever it says: no folder, and none above."""
+    plain = re.sub(r"[/\\\0]", "_", name)
+    return "_" if plain in ("", ".", "..") else plain
+
+
 def read_header(file: Path) -> list[str]:
     """The column names of a CSV file; [""] at least."""
     try:
@@ -70,6 +78,8 @@ def records(file: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{file}: has no column {lacking[0]}; it has {', '.join(header)}")
     at = [header.index(name) for name in columns]
     try:
+        if file.stat().st_size > (most := limit("MAX_LIST_BYTES")):
+            raise DataError(f"{file}: has more than {most} bytes (TIMESFORMER_MAX_LIST_BYTES)")
         with file.open(encoding="utf-8-sig", newline="") as content:
             reader = csv.reader(content)
             next(reader)
@@ -97,22 +107,32 @@ def objects(file: Path, *keys: str) -> Iterator[tuple[str, ...]]:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict) or any(key not in entry for key in keys):
             raise DataError(f"{file}: entry {number} is no object with {' and '.join(keys)}")
+        for key in keys:
+            if not isinstance(entry[key], str | int) or isinstance(entry[key], bool):
+                raise DataError(f"{file}: entry {number}: {key}={entry[key]!r:.80} is no text or whole number")
         yield tuple(str(entry[key]) for key in keys)
 
 
 def read_json(file: Path) -> object:
     """The content of a JSON file; DataError that says what is wrong with it."""
     try:
-        content: object = json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON: {error}") from None
+        content: object = documents.read_json(file, max_bytes=limit("MAX_LIST_BYTES"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
     return content
 
 
 def read_text(file: Path) -> str:
     """A text in UTF-8; DataError where it is none, or can't be read."""
+    most = limit("MAX_LIST_BYTES")
     try:
-        return file.read_text("utf-8-sig")
+        with file.open("rb") as content:
+            text = content.read(most + 1)
+        if len(text) > most:
+            raise DataError(f"{file}: has more than {most} bytes (TIMESFORMER_MAX_LIST_BYTES)")
+        return text.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         raise DataError(f"{file}: is no text in UTF-8") from None
     except OSError as error:

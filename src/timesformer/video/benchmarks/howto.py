@@ -13,6 +13,7 @@ from timesformer.video.datasets import DataError
 HOWTO_MIN_VIDEOS = 100  # of a task that counts as a class
 HOWTO_TRAIN_SHARE = 85 / 120  # the paper's 85K of 120K videos
 HOWTO_SEED = 0
+_LINE = re.compile(r'"?([0-9]{1,18})"? *[\t,] *"?(.+)')  # of an id and a title
 
 
 def find_howto(files: list[Path], source: Path) -> Found | None:
@@ -53,8 +54,8 @@ def _best_tasks(file: Path) -> dict[str, int]:
 def _titles(file: Path, tasks: list[int]) -> dict[str, str]:
     """The titles of tasks by their id, each once: equal ones have the id added."""
     # Tabs or commas separate, and titles hold commas themselves.
-    lines = re.findall(r'^"?(\d+)"?[ ]*[\t,][ ]*"?(.+?)"?[ ]*$', read_text(file), re.M)
-    titles = {int(task): title for task, title in lines}
+    lines = [_LINE.fullmatch(line.rstrip(" ")) for line in read_text(file).split("\n")]
+    titles = {int(line[1]): line[2].removesuffix('"') for line in lines if line}
     known = {task: titles[task] for task in tasks if task in titles}
     counts = Counter(known.values())
     return {str(task): title if counts[title] == 1 else f"{title} ({task})" for task, title in known.items()}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from timesformer.video.benchmarks.annotation import Found, Row, read_header
+from timesformer.video.benchmarks.annotation import Found, Row, as_file_name, read_header
 from timesformer.video.benchmarks.diving import find_diving
 from timesformer.video.benchmarks.howto import find_howto
 from timesformer.video.benchmarks.kinetics import KINETICS_COLUMNS, find_kinetics
@@ -277,8 +277,8 @@ def _path(row: Row, videos: Mapping[str, str]) -> Path | None:
 
 def _place(found: Found, split: str, row: Row, names: Mapping[str, str]) -> Path:
     """Where a video would usually be."""
-    label = names.get(row.label, row.label)
-    return found.root / found.layout.format(split=split, label=label, name=row.names[0])
+    label, name = as_file_name(names.get(row.label, row.label)), as_file_name(row.names[0])
+    return found.root / found.layout.format(split=split, label=label, name=name)
 
 
 def _nothing_there(

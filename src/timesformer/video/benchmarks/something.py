@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,9 +34,13 @@ def _label_indices(file: Path) -> dict[str, int] | None:
         content = read_json(file)
     except DataError:
         return None
-    if not isinstance(content, dict) or not all(str(number).isdecimal() for number in content.values()):
+    if not isinstance(content, dict) or not all(_is_number(number) for number in content.values()):
         return None
     return {label: int(number) for label, number in content.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str | int) and re.fullmatch("[0-9]{1,9}", str(value)) is not None
 
 
 def _read_something(found: Found) -> tuple[dict[str, str], dict[str, list[Row]]]:
