@@ -136,7 +136,7 @@ def check_other(words: list[str]) -> None:
 
 @pytest.mark.parametrize("page", with_blocks("sh"))
 def test_commands_have_the_options_that_they_are_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCHEMES, "nearby_space", SCHEMES["divided_space_time"])  # as the page's own file does
+    monkeypatch.setitem(SCHEMES, "nearby_space", SCHEMES["divided_space_time"])  # as `nearby.py` adds it
     for block in blocks(page):
         for command in block.commands if block.language == "sh" else ():
             words = words_of(command)

@@ -710,6 +710,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     from timesformer.display import track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
+    from timesformer.evaluation.provenance import about_evaluation
     from timesformer.explain.report import write_report
     from timesformer.video.datasets import read_videos
 
@@ -721,6 +722,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
         check_output(args.json, "--json", inputs=[item.path for item in videos.items])
     protocol = PROTOCOLS[args.protocol]
     clips, crops = args.clips or protocol.clips, args.crops or protocol.crops
+    about = about_evaluation(args.model, args.data, args.split, videos, protocol, clips, crops)
     with track(console, "evaluate", len(videos.items)) as advance:
         result = evaluate(
             classifier.model, videos, classifier.preprocessing,
@@ -730,17 +732,17 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     if not report:
         return 0
     if args.out:
-        result.write(args.out)
-        asked: dict[str, Any] = {"model": str(args.model), "data": str(args.data), "protocol": protocol.name}
-        asked |= {"clips": clips, "crops": crops, "preprocessing": classifier.preprocessing.to_dict()}
+        result.write(args.out, about)
+        asked: dict[str, Any] = {**about, "preprocessing": classifier.preprocessing.to_dict()}
         report_file = args.out / "report.html"
         title = f"{args.model} on {args.data}"
         write_report(report_file, title=title, evaluation=result, classifier=classifier, configuration=asked)
         console.print(f"written: {args.out}, with report.html to look at")
     summary = result.summary()
-    _write_json(
-        args.json, {"model": str(args.model), "protocol": protocol.name, "clips": clips, "crops": crops, **summary}
-    )
+    for count, what in ((about["trained_on"], "trained on"), (about["chosen_by"], "chosen by")):
+        if count:
+            console.print(f"[yellow]note: the model was {what} {count} of these {len(videos.items)} videos[/]")
+    _write_json(args.json, {**about, **summary})
     if args.json != "-":
         for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
             if name in summary:

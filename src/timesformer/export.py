@@ -9,7 +9,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from timesformer import __version__
 from timesformer.evaluation.views import load_views, to_clips
 from timesformer.files import replace_file
-from timesformer.model.base import FrozenModel, VideoModel
+from timesformer.model.base import FrozenModel
 from timesformer.model.graph import FeaturesAndLogits, any_batch, example, trace
 from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
@@ -120,9 +120,9 @@ def export_model(
     if to == "onnx" and weights > _LARGEST_ONNX:
         raise ExportError(f"{weights / 2**30:.1f} GiB of weights do not fit into one ONNX file: export to `torch`")
     model.cpu()
-    size = clip_size(model, classifier.preprocessing)
+    size = clip_size(classifier.preprocessing)
     clips = [torch.randn(batch, model.config.in_channels, *size) for batch in _BATCHES]
-    clips += [_real_clip(video, classifier.preprocessing, size) for video in videos]
+    clips += [to_clips(load_views(video, classifier.preprocessing), classifier.preprocessing) for video in videos]
     write, load = {
         "onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch), "aoti": (_write_aoti, _load_aoti)
     }[to]  # fmt: skip
@@ -145,11 +145,9 @@ def export_model(
     )  # fmt: skip
 
 
-def clip_size(model: VideoModel, preprocessing: Preprocessing) -> tuple[int, int, int]:
-    """Frames, height and width of a clip: the preprocessing's, and the model's where its frames are no squares."""
-    side = preprocessing.image_size
-    sides = model.config.frame_size if min(model.config.frame_size) == side else (side, side)
-    return preprocessing.num_frames, *sides
+def clip_size(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """Frames, height and width of a clip as `VideoClassifier` makes them: squares, also where the model's are none."""
+    return preprocessing.num_frames, preprocessing.image_size, preprocessing.image_size
 
 
 def metadata(classifier: VideoClassifier) -> dict[str, str]:
@@ -162,7 +160,7 @@ def metadata(classifier: VideoClassifier) -> dict[str, str]:
     lists of a number for each colour, in the order of `colour`. `producer`: this program and its version.
     """
     said = classifier.preprocessing
-    _, height, width = clip_size(classifier.model, said)
+    _, height, width = clip_size(said)
     larger = said.scaled_side / said.image_size
     about = {
         "classes": list(classifier.classes),
@@ -177,17 +175,6 @@ def metadata(classifier: VideoClassifier) -> dict[str, str]:
         "producer": f"timesformer {__version__}",
     }  # fmt: skip
     return {name: json.dumps(value) for name, value in about.items()}
-
-
-def _real_clip(video: str | Path, preprocessing: Preprocessing, size: tuple[int, int, int]) -> Tensor:
-    """The view that `predict` takes, (1, 3, F, H, W); of frames that are no squares, cut out of a larger one."""
-    _, height, width = size
-    side = max(height, width)
-    if side != preprocessing.image_size:
-        preprocessing = replace(preprocessing, image_size=side, short_side=None)
-    views = load_views(video, preprocessing)[0]
-    top, left = (side - height) // 2, (side - width) // 2
-    return to_clips(views[None, :, top : top + height, left : left + width], preprocessing)
 
 
 def _write_onnx(module: FeaturesAndLogits, size: tuple[int, int, int], about: dict[str, str], file: Path) -> str:

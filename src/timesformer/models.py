@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from timesformer.baselines import build as build_baseline
@@ -32,6 +33,7 @@ from timesformer.model.weights import (
 
 logger = logging.getLogger(__name__)
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 NAMES = (*VARIANTS, *BASELINES)
 
 
@@ -54,16 +56,20 @@ def configuration(name: str, **options: Any) -> VideoConfig:
     raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
 
 
-def create(name: str, **options: Any) -> VideoModel:
+def create(name: str, *, where_known: Mapping[str, Any] = _NONE, **options: Any) -> VideoModel:
     """A new model by its name: one of `timesformer.create_model`, or of `timesformer.baselines.create_baseline`.
+
+    Args:
+        where_known: options that a model without them is made without, with a warning.
+        options: of the model.
 
     Raises:
         ValueError: an unknown name or option, or a value that an option does not allow.
     """
     if name in VARIANTS:
-        return create_model(name, **options)
+        return create_model(name, **where_known, **options)
     if name in BASELINES:
-        return create_baseline(name, **options)
+        return create_baseline(name, **_known_of(where_known, configuration_of(name), name), **options)
     raise ValueError(f"model {name!r} is not one of {', '.join(NAMES)}")
 
 
@@ -74,8 +80,28 @@ def build(architecture: str, config: Mapping[str, Any]) -> VideoModel:
     return build_baseline(architecture, config)
 
 
-def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = None, **overrides: Any) -> VideoModel:
+def _known_of(options: Mapping[str, Any], kind: type[VideoConfig], what: str | Path) -> dict[str, Any]:
+    """Those of the options that a kind of model has; a warning names the others."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    for option in options.keys() - known:
+        logger.warning("%s: %s=%s is not used: it has no such option", what, option, options[option])
+    return {option: value for option, value in options.items() if option in known}
+
+
+def load(
+    source: str | Path,
+    *,
+    classes: str | Path | Sequence[str] | None = None,
+    where_known: Mapping[str, Any] = _NONE,
+    **overrides: Any,
+) -> VideoModel:
     """A model with its weights, in evaluation mode: whatever `timesformer.load_model` takes, or a trained baseline.
+
+    Args:
+        source: of the weights.
+        classes: names of the classes, or a file of them.
+        where_known: further overrides, which a model without such options is loaded without, with a warning.
+        overrides: options of the model that differ from what is stored.
 
     Raises:
         WeightsError, ValueError: as `timesformer.load_model`.
@@ -86,11 +112,11 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
         folder = download(str(source), ["config.json"]).parent
     about = read_json(folder / "config.json") if folder else None
     if folder is None or not isinstance(about, dict) or "model" not in about:
-        return load_model(source, classes=classes, **overrides)
+        return load_model(source, classes=classes, **where_known, **overrides)
     if about.get("architecture", TimeSformer.architecture) == TimeSformer.architecture:
-        return load_model(source, classes=classes, **overrides)
+        return load_model(source, classes=classes, **where_known, **overrides)
     file = download(str(source), ["model.safetensors"]) if from_hub else folder / "model.safetensors"
-    model = _load_baseline(folder, file, about, overrides)
+    model = _load_baseline(folder, file, about, overrides, where_known)
     if classes is not None:
         model.classes = class_names(classes)
     if model.classes is not None:
@@ -98,7 +124,9 @@ def load(source: str | Path, *, classes: str | Path | Sequence[str] | None = Non
     return model
 
 
-def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any]) -> VideoModel:
+def _load_baseline(
+    folder: Path, file: Path, about: dict[str, Any], overrides: dict[str, Any], where_known: Mapping[str, Any]
+) -> VideoModel:
     architecture, classes, said = about["architecture"], about.get("classes"), about.get("preprocessing")
     try:
         own = baseline_configuration(architecture, about["model"])
@@ -106,7 +134,7 @@ def _load_baseline(folder: Path, file: Path, about: dict[str, Any], overrides: d
         raise WeightsError(f"{folder}: no model can be read from its config.json: {error}") from error
     if not isinstance(classes or [], list) or not isinstance(said or {}, dict):
         raise WeightsError(f"{folder}: classes={classes!r}, preprocessing={said!r} are not understood")
-    config = own.replace(**overrides)
+    config = own.replace(**overrides, **_known_of(where_known, type(own), folder))
     blank = shape_of(lambda: build_baseline(architecture, dataclasses.asdict(config)), str(folder))
     weights, _ = read_tensors(file)
     new_head = config.num_classes != own.num_classes

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timesformer.evaluation.protocols import PROTOCOLS, Clips
-from timesformer.evaluation.views import load_views, to_clips, view_logits
+from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError
+from timesformer.evaluation.views import load_views, to_clips, usual_batch, view_logits, view_parts
 from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
@@ -89,9 +89,15 @@ class VideoClassifier:
 
     def scores(self, video: str | VideoPath, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
-        views = load_views(video, self.preprocessing, clips, crops)
-        logits = view_logits(self.model, views, self.preprocessing)
-        return PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label)
+        batch_size = usual_batch(self.preprocessing)
+        parts = view_parts(video, self.preprocessing, clips, crops, at_most=batch_size)
+        logits = torch.cat(
+            [view_logits(self.model, part.views, self.preprocessing, batch_size=batch_size) for part in parts]
+        )
+        try:
+            return PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{video}: {error}") from None
 
     def predict(
         self, video: str | VideoPath, *, top: int = 5, clips: Clips = 1, crops: int = 1
@@ -109,7 +115,7 @@ class VideoClassifier:
 
         Raises:
             VideoError: the video can't be read; the message names the file and says why.
-            ValueError: top, clips or crops are out of range.
+            ValueError: top, clips or crops are out of range, or the model's outputs are not finite.
         """
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")

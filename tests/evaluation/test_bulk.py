@@ -20,9 +20,10 @@ import torch
 
 import timesformer
 from timesformer.cli import main
-from timesformer.evaluation import bulk, evaluate, features
+from timesformer.evaluation import bulk, features, parts
 from timesformer.evaluation.bulk import BulkJob, find_inputs, run_bulk
 from timesformer.evaluation.features import video_features
+from timesformer.evaluation.views import Part
 from timesformer.predictor import ClassifierSource, VideoClassifier
 from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.pack import pack
@@ -84,14 +85,14 @@ def check_labels(found: list[dict[str, Any]], inputs: tuple[VideoPath, ...], sou
 def test_every_video_has_a_row(
     data: Path, hanging: Path, source: ClassifierSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_views = evaluate.load_views
+    view_parts = parts.view_parts
 
-    def sometimes_endless(path: VideoPath, *arguments: Any, **options: Any) -> torch.Tensor:
+    def sometimes_endless(path: VideoPath, *arguments: Any, **options: Any) -> Iterator[Part]:
         while path == hanging:
             time.sleep(1)
-        return load_views(path, *arguments, **options)
+        return view_parts(path, *arguments, **options)
 
-    monkeypatch.setattr(evaluate, "load_views", sometimes_endless)  # of the processes too, which are forked
+    monkeypatch.setattr(parts, "view_parts", sometimes_endless)  # of the processes too, which are forked
     monkeypatch.setattr(features, "PART", 8)
     inputs = find_inputs([data])
     inputs = (*inputs[:5], hanging, inputs[2], *inputs[5:], Path("nowhere.mp4"))

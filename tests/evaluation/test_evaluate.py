@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,13 @@ import timesformer
 from timesformer import distributed
 from timesformer.cli import main
 from timesformer.evaluation.evaluate import Evaluation, evaluate
-from timesformer.evaluation.protocols import Clips
+from timesformer.evaluation.protocols import PROTOCOLS, Clips
+from timesformer.evaluation.provenance import about_evaluation, write_used_videos
+from timesformer.evaluation.timeline import timeline
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
+from timesformer.model.card import model_card
 from timesformer.predictor import VideoClassifier
-from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
+from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos, write_list
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
@@ -194,17 +197,122 @@ def test_a_list_of_nothing_but_broken_videos(videos: VideoList, model: timesform
     assert result.summary() == {"videos": 0, "bad_videos": 1}
 
 
+class _Unsure(nn.Module):
+    """NaN for clips of which the first is dark, as a model that has diverged may give for some."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+        self.threshold = threshold
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        logits = clips.mean(dim=(1, 2, 3, 4))[:, None] * self.weight
+        return torch.where(clips.mean(dim=(1, 2, 3, 4))[:, None] < self.threshold, torch.nan, logits)
+
+
+def test_outputs_that_are_no_numbers_are_no_scores(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brightness = sorted(
+        (((load_views(item.path, PREPROCESSING).float().mean() / 255 - 0.45) / 0.225).item(), str(item.path))
+        for item in videos.items
+    )
+    threshold = (brightness[2][0] + brightness[3][0]) / 2
+    result = evaluate(_Unsure(threshold), videos, PREPROCESSING, workers=0)
+    assert len(result.items) == 13
+    assert np.isfinite(result.scores).all()
+    assert {bad.path for bad in result.bad} == {path for _, path in brightness[:3]}
+    assert all(bad.reason.startswith(bad.path) and "not finite" in bad.reason for bad in result.bad)
+
+    broken = timesformer.create_model("timesformer_tiny", **vars(model.config))
+    broken.load_state_dict(model.state_dict())
+    nn.init.constant_(broken.head.bias, torch.nan)
+    broken.classes, broken.preprocessing = videos.classes, PREPROCESSING.to_dict()
+    path = videos.items[0].path
+    classifier = VideoClassifier(broken)
+    with pytest.raises(ValueError, match=f"{path}: the model's outputs are not finite"):
+        classifier.predict(path)
+    with pytest.raises(ValueError, match="not finite"):
+        timeline(classifier, path)
+    broken.save_pretrained(tmp_path / "nan")
+    command = ["evaluate", str(tmp_path / "nan"), "--data", str(videos.source), "--workers", "1"]
+    assert main([*command, "--json", "-"]) == 1
+    assert "top1" not in json.loads(capsys.readouterr().out)
+    assert main(["predict", str(tmp_path / "nan"), str(path), "--workers", "1"]) == 1
+    assert "not finite" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("chosen", ["best", "last"])
+def test_figures_say_what_they_are_of(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: str
+) -> None:
+    run, data = tmp_path / "run", tmp_path / "data"
+    model.preprocessing, model.classes = PREPROCESSING.to_dict(), videos.classes
+    for name in ("best", "last"):
+        model.save_pretrained(run / name)
+    model.preprocessing = model.classes = None
+    (run / "recipe.yaml").write_text("epochs: 1\n")
+    by_split = {"train": videos.items[:6], "val": videos.items[6:10], "test": videos.items[10:]}
+    data.mkdir()
+    for split, items in by_split.items():
+        write_list(data / f"{split}.csv", replace(videos, items=items))
+    (data / "classes.txt").write_text("\n".join(videos.classes))
+    write_used_videos(run, replace(videos, items=by_split["train"]), replace(videos, items=by_split["val"]))
+    for split, trained, by in (("train", 6, 0), ("val", 0, 4), ("test", 0, 0)):
+        out = tmp_path / f"{split}_of_{chosen}"
+        command = ["evaluate", str(run / chosen), "--data", str(data), "--split", split, "--out", str(out)]
+        assert main([*command, "--workers", "1", "--crops", "1"]) == 0
+        said = json.loads((out / "metrics.json").read_text())
+        by = by if chosen == "best" else 0
+        assert (said["split"], said["trained_on"], said["chosen_by"]) == (split, trained, by)
+        assert (said["data"], said["protocol"], said["clips"], said["crops"]) == (str(data), "paper", 1, 1)
+        told = " ".join(capsys.readouterr().err.split())
+        assert (f"trained on {trained} of these" in told) == bool(trained)
+        assert (f"chosen by {by} of these" in told) == bool(by)
+        (run / "evaluation").mkdir(exist_ok=True)
+        (run / "evaluation" / "metrics.json").write_text((out / "metrics.json").read_text())
+        card = " ".join(model_card(model, "someone/run", run=run).split())
+        assert f"on data, split {split} (1 x 1 views, protocol paper)" in card
+        assert ("trained on 6 of these videos" in card) == bool(trained)
+        assert ("scored best on 4 of these videos" in card) == bool(by)
+        assert ("neither trained on these videos nor chosen by them" in card) == (not trained and not by)
+        assert "its test videos" not in card
+        assert str(tmp_path) not in card, "folders of the machine are nobody's business"
+
+
+def test_figures_of_a_model_without_a_run_claim_nothing(
+    videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path
+) -> None:
+    said = about_evaluation("some/model", str(videos.source), "test", videos, PROTOCOLS["paper"], "cover", 1)
+    assert (said["trained_on"], said["chosen_by"]) == (None, None)
+    (tmp_path / "recipe.yaml").write_text("epochs: 1\n")
+    evaluate(model, videos, PREPROCESSING, workers=0).write(tmp_path / "evaluation")
+    card = model_card(model, "someone/run", run=tmp_path)
+    assert "is not recorded" in card
+    assert "its test videos" not in card
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"train": [1], "validation": []}', '{"train": "ab", "validation": []}', "{"]
+)
+def test_used_videos_that_are_not_understood(videos: VideoList, tmp_path: Path, content: str) -> None:
+    (tmp_path / "recipe.yaml").write_text("epochs: 1\n")
+    (tmp_path / "videos.json").write_text(content)
+    with pytest.raises(ValueError, match=r"videos\.json"):
+        about_evaluation(tmp_path, str(videos.source), "test", videos, PROTOCOLS["paper"], 1, 1)
+
+
 def test_each_frame_is_decoded_once(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    frames = VideoReader.frames
+    one_by_one = VideoReader.one_by_one
 
-    def counting(self: VideoReader, indices: np.ndarray) -> torch.Tensor:
-        asked.extend(int(index) for index in indices)
-        return frames(self, indices)
+    def counting(self: VideoReader, indices: Sequence[int]) -> Iterator[torch.Tensor]:
+        asked.extend(indices)
+        return one_by_one(self, indices)
 
-    monkeypatch.setattr(VideoReader, "frames", counting)
+    monkeypatch.setattr(VideoReader, "one_by_one", counting)
     load_views(videos.items[0].path, PREPROCESSING, clips=8, crops=3)
-    assert len(asked) == len(set(asked))
+    assert len(asked) == len(set(asked)) > 8
 
 
 def test_a_model_without_a_head_classifies_nothing() -> None:
@@ -252,9 +360,9 @@ def _evaluate_share(rank: int, arguments: Any, address: str, out: Path) -> None:
 def test_the_command_under_torchrun_writes_what_it_writes_alone(
     videos: VideoList, model: timesformer.TimeSformer, tmp_path: Path
 ) -> None:
-    model.preprocessing = PREPROCESSING.to_dict()
+    model.preprocessing, model.classes = PREPROCESSING.to_dict(), videos.classes
     model.save_pretrained(tmp_path / "model")
-    model.preprocessing = None
+    model.preprocessing = model.classes = None
     command = ["timesformer", "evaluate", str(tmp_path / "model"), "--data", str(videos.source), "--out"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     for out, how in (("one", ["-m"]), ("two", launch)):

@@ -58,22 +58,22 @@ def test_clips_side_by_side_are_those_that_cover_a_video(classifier: VideoClassi
     found = timeline(classifier, video)
     views = load_views(video, PREPROCESSING, "cover")
     np.testing.assert_allclose(found.scores, view_logits(classifier.model, views, PREPROCESSING).softmax(-1), atol=1e-5)
-    assert found.times[:, 0].tolist() == pytest.approx([0, 0.8, 1.6, 2.4, 3.2, 4.0, 4.8])
+    assert found.times[:, 0].tolist() == pytest.approx([0, 0.8, 1.6, 2.4, 3.2, 4.0, 4.2])
     assert found.times[:, 1].tolist() == pytest.approx([0.8, 1.6, 2.4, 3.2, 4.0, 4.8, 5.0])
 
 
 def test_each_frame_is_decoded_once(classifier: VideoClassifier, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    plain = VideoReader.frames
+    plain = VideoReader.one_by_one
 
-    def frames(self: VideoReader, indices: list[int]) -> torch.Tensor:
+    def one_by_one(self: VideoReader, indices: list[int]) -> Iterator[torch.Tensor]:
         asked.extend(indices)
         return plain(self, indices)
 
-    monkeypatch.setattr(VideoReader, "frames", frames)
+    monkeypatch.setattr(VideoReader, "one_by_one", one_by_one)
     found = timeline(classifier, video, hop=3)
     assert len(found.scores) == 15
-    assert len(asked) == len(set(asked))
+    assert len(asked) == len(set(asked)) > 40
     assert asked == sorted(asked)
 
 

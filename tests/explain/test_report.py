@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from timesformer.cli import main
 from timesformer.evaluation.evaluate import Evaluation
+from timesformer.explain import report
 from timesformer.explain.report import mistakes, write_report
 from timesformer.video.clips import BadVideo
 from timesformer.video.datasets import VideoItem
@@ -99,3 +102,21 @@ def test_training_and_testing_write_one(tmp_path: Path) -> None:
     assert "The most confident mistakes" in read(out / "report.html")
     assert page.count('alt="frames" src="data:image/jpeg') >= 1
     assert 'alt="confusion matrix"' in page
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_curves_are_called_what_they_are(multi_label: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def picture(figure: Any, text: str) -> str:
+        drawn.append(figure)
+        return ""
+
+    monkeypatch.setattr(report, "_picture", picture)
+    epochs = [{"epoch": 1, "loss": 2.0, "top1": 0.5, "validation_accuracy": 0.25}]
+    several = dataclasses.replace(evaluation(tmp_path), multi_label=multi_label)
+    write_report(tmp_path / "r.html", title="t", evaluation=several, epochs=epochs)
+    axes = drawn[0].axes[1]
+    texts = [axes.get_ylabel(), *(line.get_label() for line in axes.lines)]
+    assert any("mAP" in text for text in texts) == multi_label
+    assert ("top-1" in axes.get_ylabel()) != multi_label

@@ -147,42 +147,63 @@ def test_later_steps_read_what_earlier_ones_gave() -> None:
             attention_of(model, clip, block, step, query)
 
 
-@pytest.mark.parametrize("options", [{"attention": "joint_space_time"}, {"attention": "divided_space_time"}])
-def test_class_relevance_is_gradient_times_attention(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against attention that keeps its weights and their gradients, put together as whole matrices."""
+def dense_relevance(model: timesformer.TimeSformer, clip: Tensor, target: int) -> Tensor:
+    """Gradient-weighted rollout by its definition, of one clip: every step is one matrix of all tokens for each head.
+
+    The model is computed from these matrices, so that the gradient of the score with regard to an entry is that of what
+    one token takes from another, CLS from a patch too, whatever copies of CLS the model has.
+    """
+    sequences, grid = model.embed(clip)
+    kept: list[list[Tensor]] = []
+    found = []
+    for x in sequences:
+        matrices = []
+        for block in model.blocks:
+            start = x
+            for prefix, step in block.steps:
+                tokens = start if block.parallel else x
+                attn = block.get_submodule(f"{prefix}attn")
+                whole = matrix(block, prefix, step, tokens, grid)
+                whole.retain_grad()
+                matrices.append(whole)
+                values = attn.qkv(block.get_submodule(f"{prefix}norm1")(tokens)).chunk(3, -1)[2]
+                mixed = whole @ rearrange(values, "n (head d) -> head n d", head=attn.num_heads)
+                moved = attn.proj(rearrange(mixed, "head n d -> n (head d)"))
+                fc = dict(block.named_modules()).get(f"{prefix}fc")
+                moved = fc(moved) if fc is not None else moved
+                if block.released_cls and step.name == "temporal":  # CLS takes no part, nor does a bias reach it
+                    moved = torch.cat([torch.zeros_like(moved[:1]), moved[1:]])
+                x = x + moved
+            x = x + block.mlp(block.norm2(x))
+        kept.append(matrices)
+        found.append(x[0])
+    cls = torch.stack(found).mean(0)
+    logits = model.head(model.norm(cls[None]))[0]
+    torch.testing.assert_close(logits, model(clip)[0], atol=1e-9, rtol=0)  # it is the model
+    logits[target].backward()
+    shares = []
+    for matrices in kept:
+        row = torch.zeros(len(matrices[0][0]), dtype=clip.dtype)
+        row[0] = 1 / len(sequences)
+        for whole in reversed(matrices):
+            assert whole.grad is not None
+            row = row + row @ (whole * whole.grad).clamp(min=0).mean(0).detach()
+        shares.append(row[1:])
+    patches = torch.stack(shares)
+    return rearrange(patches / patches.sum(), "s (t h w) -> (s t) h w", **grid)
+
+
+SEQUENTIAL = [options for options in MODELS if options.get("order") != "parallel"]
+
+
+@pytest.mark.parametrize("options", SEQUENTIAL, ids=lambda options: "-".join(map(str, options.values())))
+def test_class_relevance_is_gradient_times_attention(options: dict[str, Any]) -> None:
     model = make({**options, "num_classes": 5})
     clip = torch.randn(1, 3, 4, 24, 24, dtype=torch.float64)
-    kept: list[Tensor] = []
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
-        weights.retain_grad()
-        kept.append(weights)
-        return weights @ v
-
-    with monkeypatch.context() as patch:
-        patch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
-        model(clip)[0, 3].backward()
-    row = torch.zeros(37, dtype=torch.float64)
-    row[0] = 1
-    for weights in reversed(kept):
-        assert weights.grad is not None
-        each = (weights * weights.grad).clamp(min=0).mean(1).detach()  # groups, queries, keys
-        whole = torch.zeros(37, 37, dtype=torch.float64)
-        if len(each) == 1:
-            whole = each[0]
-        elif len(each) == 9:  # over time, without CLS
-            whole[1:, 1:] = torch.einsum("nst,nm->sntm", each, torch.eye(9, dtype=torch.float64)).reshape(36, 36)
-        else:  # over space, a copy of CLS in each frame, whose outputs are averaged
-            for frame, group in enumerate(each):
-                places = [0, *range(1 + 9 * frame, 10 + 9 * frame)]
-                block = group.clone()
-                block[0] /= 4
-                whole[torch.tensor(places)[:, None], torch.tensor(places)] += block
-        row = row + row @ whole
-    expected = row[1:] / row[1:].sum()
+    expected = dense_relevance(model, clip, 3)
+    model.zero_grad()
     found = class_relevance(model, clip, [3])
-    torch.testing.assert_close(found.flatten(), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(found[0], expected, atol=1e-10, rtol=0)
     assert (class_relevance(model, clip, [1]) - found).abs().max() > 1e-3
 
 

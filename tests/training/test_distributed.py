@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,7 +166,7 @@ SHARDED = ("parallel=fsdp",)
 # Muon for matrices, AdamW for the rest: both keep states that are cut up and put together again. Muon computes in
 # bfloat16; shards that were made orthogonal by themselves would change losses by 6e-3 and weights by 3e-2.
 MUON = ("optimizer.name=muon", "optimizer.lr=1e-2", "optimizer.clip_grad=0.5", "epochs=2", "validate_every=1")
-BROKEN = ("batch_size=2", "micro_batch_size=1", "epochs=1", "max_bad_share=0.5")
+BROKEN = ("batch_size=2", "micro_batch_size=1", "data.mixup=0", "data.cutmix=0", "epochs=1", "max_bad_share=0.5")
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,7 @@ def test_what_ends_a_run_ends_it_in_all_processes(runs: Path) -> None:
 def test_process_0_alone_writes(runs: Path) -> None:
     assert {path.name for path in (runs / "fsdp").iterdir()} == {
         "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard", "losses.json",
+        "videos.json",
     }  # fmt: skip
     assert len(list((runs / "fsdp" / "tensorboard").iterdir())) == 1
 
@@ -280,7 +281,13 @@ def test_processes_share_every_step(num_videos: int, batch_size: int, micro: int
 
 
 def saved(folder: Path, step: int, size: int = 10_000) -> None:
-    save_checkpoint(folder, Progress(step=step), {"model": {"weight": torch.full((size,), float(step))}})
+    """A checkpoint of the smallest model, most of whose bytes are those of `size` numbers of its optimizer's state."""
+    model = timesformer.create_model(
+        "timesformer_tiny", embed_dim=4, num_heads=1, depth=1, num_frames=1, image_size=2, patch_size=2, num_classes=2
+    )
+    states = {"optimizer": {"momentum": torch.full((size,), float(step))}, "model": model.state_dict(), "run": {}}
+    states |= {"architecture": model.architecture, "config": asdict(model.config), "preprocessing": None}
+    save_checkpoint(folder, Progress(step=step), states)
 
 
 def newest(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import random
 import shutil
@@ -23,8 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import timesformer
+from tests.baselines.tiny import tiny as tiny_baseline
 from timesformer.training.loop import Report, StepOrder, TrainingError, make_model, train
 from timesformer.training.recipe import Recipe, load_recipe
+from timesformer.training.step import _loss
 from timesformer.video.datasets import VideoItem, VideoList, read_videos
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
@@ -103,7 +106,7 @@ def test_the_run_folder(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(read_videos(videos, "train"), out, recipe("validate_every=1"), validation=read_videos(videos, "val"))
     assert {path.name for path in out.iterdir()} == {
-        "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard",
+        "best", "last", "checkpoint.pt", "recipe.yaml", "metrics.jsonl", "tensorboard", "videos.json",
     }  # fmt: skip
     model = timesformer.load_model(out)
     assert model.classes == read_videos(videos, "train").classes
@@ -418,3 +421,50 @@ def test_a_step_of_the_head_alone_keeps_no_activations() -> None:
     assert not model.blocks[1].drop_path.training
     with pytest.raises(ValueError, match=r"frozen_blocks=3 is not in -1\.\.2"):
         model.freeze(3)
+
+
+def test_nothing_but_broken_videos_stops_the_run(videos: Path, tmp_path: Path) -> None:
+    listed = read_videos(videos, "train")
+    broken = with_broken(listed, tmp_path, 1).items[-1:]
+    assert not broken[0].path.read_bytes().startswith(b"\0\0\0")  # no MP4
+    with pytest.raises(TrainingError, match="1 of 1 videos failed to decode"):
+        train(replace(listed, items=broken), tmp_path / "run", recipe("data.workers=0"))
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def test_fine_tuning_a_trained_baseline_by_default(videos: Path, tmp_path: Path) -> None:
+    baseline = tiny_baseline("x3d_s")
+    baseline.classes = tuple("abcde")
+    baseline.save_pretrained(tmp_path / "trained")
+    listed = read_videos(videos, "train")
+    model = make_model(load_recipe("finetune", [f"init={tmp_path / 'trained'}"]), listed)
+    assert model.architecture == "x3d"
+    assert model.config.num_classes == 8
+    for name, value in baseline.state_dict().items():
+        assert name.startswith("head.") or torch.equal(model.state_dict()[name], value), name
+    with pytest.raises((ValueError, TrainingError), match="patch_size"):
+        make_model(load_recipe("finetune", [f"init={tmp_path / 'trained'}", "model.patch_size=8"]), listed)
+    named = make_model(load_recipe("scratch", ["model={name: x3d_s, image_size: 32, drop_path: 0.1}"]), listed)
+    assert named.architecture == "x3d"
+
+
+def test_fine_tuning_keeps_the_order_of_colours_of_the_weights(videos: Path, tmp_path: Path) -> None:
+    model = timesformer.create_model("timesformer_tiny", depth=1, embed_dim=24, num_heads=3, num_classes=8)
+    model.preprocessing = {"num_frames": 8, "stride": 4, "image_size": 224, "colour": "BGR"}
+    model.save_pretrained(tmp_path / "bgr")
+    tuned = make_model(load_recipe("finetune", [f"init={tmp_path / 'bgr'}"]), read_videos(videos, "train"))
+    assert tuned.preprocessing is not None
+    assert tuned.preprocessing["colour"] == "BGR"
+
+
+def test_smoothing_of_several_labels() -> None:
+    """Each label y counts as y (1 - s) + s / 2: half of the smoothed share says yes."""
+    logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    expected = 0.0
+    for row, labels in zip(logits.tolist(), targets.tolist(), strict=True):
+        for logit, label in zip(row, labels, strict=True):
+            yes, share = 1 / (1 + math.exp(-logit)), label * 0.8 + 0.1
+            expected -= (share * math.log(yes) + (1 - share) * math.log(1 - yes)) / 3
+    assert _loss(logits, targets, True, 0.2).item() == pytest.approx(expected, rel=1e-5)
+    assert _loss(logits, targets, True, 0.0).item() != pytest.approx(expected, rel=1e-2)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import timesformer
+from tests.baselines.tiny import tiny as tiny_baseline
 from timesformer.training.optimizer import Optimizers, learning_rate, make_optimizer
 from timesformer.training.recipe import OptimizerRecipe
 
@@ -183,3 +184,36 @@ def test_warm_up_comes_before_the_steps_too() -> None:
     recipe = OptimizerRecipe(lr=0.4, warmup=0.2, warmup_lr=0.1, milestones=(5, 8))
     rates = [learning_rate(recipe, epoch, 10) for epoch in (0, 1, 2, 4.9, 5, 8)]
     assert rates == pytest.approx([0.1, 0.25, 0.4, 0.4, 0.04, 0.004])
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [  # blocks of the stages: 1, 2, 1, 2, so that the head is level 7
+        ("i3d_r50", {"pathway.conv1": 0, "pathway.bn1": 0, "pathway.layer1.0.conv2": 1, "pathway.layer2.0.bn1": 2,
+                     "pathway.layer2.1.conv3": 3, "pathway.layer3.0.conv1": 4, "pathway.layer4.1.bn3": 6, "head": 7}),
+        ("slowfast_r50", {"slow.conv1": 0, "fast.bn1": 0, "laterals.0.conv": 0, "laterals.1.bn": 1,
+                          "laterals.3.conv": 4, "slow.layer2.1.conv3": 3, "fast.layer4.0.conv1": 5, "head": 7}),
+        ("x3d_s", {"stem.0": 0, "stem.2": 0, "blocks.0.conv1": 1, "blocks.5.bn3": 6, "last.0": 7, "hidden": 7,
+                   "head": 7}),
+    ],
+)  # fmt: skip
+def test_layer_decay_of_baselines(name: str, levels: dict[str, int]) -> None:
+    model = tiny_baseline(name)
+    optimizer = make_optimizer(model, OptimizerRecipe(name="sgd", layer_decay=0.5))
+    scale = {
+        id(p): group["lr_scale"] for part in optimizer.parts for group in part.param_groups for p in group["params"]
+    }
+    found = {layer: scale[id(model.get_parameter(f"{layer}.weight"))] for layer in levels}
+    assert found == {layer: 0.5 ** (7 - level) for layer, level in levels.items()}
+    assert set(scale.values()) == {0.5**level for level in range(8)}
+
+
+def test_layer_decay_of_layers_that_have_no_known_depth_is_refused() -> None:
+    class Other(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = torch.nn.Linear(2, 2)
+
+    with pytest.raises(ValueError, match=r"optimizer\.layer_decay=0\.5: .*encoder\.weight"):
+        make_optimizer(Other(), OptimizerRecipe(layer_decay=0.5))
+    make_optimizer(Other(), OptimizerRecipe())

@@ -126,8 +126,67 @@ def test_unknown_recipe(tmp_path: Path) -> None:
 
 def test_epochs_count_where_they_are_asked_for() -> None:
     assert load_recipe("scratch", ["epochs=7"]).num_epochs(1000) == 7
-    assert load_recipe("scratch", ["epochs=7", "steps=100"]).num_epochs(160) == 10
     assert load_recipe("scratch").num_epochs(160) == 1400
+
+
+def test_the_nearer_of_epochs_and_steps_counts(tmp_path: Path) -> None:
+    def length(text: str, *settings: str) -> tuple[int, int | None]:
+        (tmp_path / "mine.yaml").write_text(text)
+        recipe = load_recipe(str(tmp_path / "mine.yaml"), settings)
+        assert load_recipe("scratch").steps == 14000
+        (tmp_path / "saved.yaml").write_text(recipe_yaml(recipe))
+        assert load_recipe(str(tmp_path / "saved.yaml")) == recipe, "what is saved is the same run"
+        return recipe.num_epochs(160), recipe.steps
+
+    assert length("base: scratch\nepochs: 7\n") == (7, None)
+    assert length("base: scratch\nepochs: 7\nsteps: null\n") == (7, None)
+    assert length("base: paper\nepochs: 3\n", "steps=100") == (10, 100)
+    assert length("base: paper\nsteps: 100\n") == (10, 100)
+    assert length("base: paper\nsteps: 100\n", "epochs=4") == (4, None)
+    (tmp_path / "base.yaml").write_text("base: scratch\nepochs: 9\n")
+    assert length(f"base: {tmp_path / 'base.yaml'}\nseed: 3\n") == (9, None)
+    assert length(f"base: {tmp_path / 'base.yaml'}\nsteps: 100\n") == (10, 100)
+    with pytest.raises(RecipeError, match=r"mine\.yaml: epochs=7 and steps=100: give one of them"):
+        length("base: scratch\nepochs: 7\nsteps: 100\n")
+    with pytest.raises(RecipeError, match="epochs=7 and steps=100: give one of them"):
+        load_recipe("scratch", ["epochs=7", "steps=100"])
+    with pytest.raises(ValueError, match="epochs=7 and steps=100: give one of them"):
+        Recipe(epochs=7, steps=100)
+
+
+def test_a_setting_of_the_length_takes_the_place_of_the_recipes(tmp_path: Path) -> None:
+    assert (load_recipe("scratch", ["epochs=3", "seed=1"]).epochs, load_recipe("scratch", ["epochs=3"]).steps) == (
+        3,
+        None,
+    )
+    assert load_recipe("paper", ["steps=20"]).steps == 20
+    assert load_recipe("scratch", ["steps=20", "epochs=3", "steps=null"]).num_epochs(160) == 3, "the last of one key"
+    for settings in (["epochs=null"], ["epochs=null", "steps=100"]):
+        with pytest.raises(RecipeError, match="epochs=None: must be a whole number"):
+            load_recipe("scratch", settings)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("settings", [[], ["epochs=7"], ["steps=9"]])
+def test_what_is_saved_is_the_same_run(name: str, settings: list[str], tmp_path: Path) -> None:
+    recipe = load_recipe(name, settings)
+    (tmp_path / "recipe.yaml").write_text(recipe_yaml(recipe))
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+
+
+def test_a_recipe_for_all_models_gives_drop_path_to_those_that_have_it() -> None:
+    assert load_recipe("scratch", ["model={name: x3d_s, drop_path: 0.1}"]).model["drop_path"] == 0.1
+    with pytest.raises(RecipeError, match=r"model\.drop_path='x': must be a number"):
+        load_recipe("scratch", ["model={name: x3d_s, drop_path: x}"])
+    with pytest.raises(RecipeError, match=r"model\.patch_size=16: x3d_s has no option 'patch_size'"):
+        load_recipe("scratch", ["model={name: x3d_s, patch_size: 16}"])
+
+
+def test_a_single_clip_cannot_be_mixed() -> None:
+    for settings in (["micro_batch_size=1", "data.mixup=0.2"], ["batch_size=1", "data.cutmix=1"]):
+        with pytest.raises(RecipeError, match=r"data\.mixup=.*data\.cutmix=.*two clips"):
+            load_recipe("scratch", settings)
+    assert load_recipe("scratch", ["micro_batch_size=2", "data.mixup=0.2"]).data.mixup == 0.2
 
 
 @pytest.mark.parametrize(

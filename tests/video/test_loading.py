@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from timesformer.evaluation.evaluate import evaluate
 from timesformer.video import clips, decode
@@ -27,6 +28,7 @@ from timesformer.video.clips import (
 )
 from timesformer.video.datasets import VideoList, read_videos
 from timesformer.video.preprocessing import Preprocessing
+from timesformer.video.shards import PackedVideo
 from timesformer.video.synthetic import write_dataset
 from timesformer.video.transforms import TrainTransform
 
@@ -142,3 +144,61 @@ def test_a_process_that_is_lost_with_no_video_to_blame(videos: VideoList, monkey
     told = r"a batch of 2 videos kills the process that works on it \(SIGKILL\), all of which were decoded.*memory"
     with pytest.raises(RuntimeError, match=told):
         list(clips.load(dataset, batch_sampler=[[(0, 0), (0, 1)]], workers=1, collate_fn=crash))
+
+
+def _write_images(folder: Path, values: list[int]) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, value in enumerate(values):
+        Image.new("RGB", (32, 32), (value, value, value)).save(folder / f"{number}.png")
+
+
+def test_the_cache_sees_a_frame_folder_that_was_rewritten_in_place(tmp_path: Path) -> None:
+    video, cache = tmp_path / "video", FrameCache(tmp_path / "cache", 32)
+    _write_images(video, [10, 20, 30])
+    frames = cache.frames(video)
+    assert frames is not None
+    assert frames[:, 0, 0, 0].tolist() == [10, 20, 30]
+    before = video.stat()
+    Image.new("RGB", (32, 32), (99, 99, 99)).save(video / "1.png")
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))  # as writing into a file leaves its folder
+    frames = cache.frames(video)
+    assert frames is not None
+    assert frames[:, 0, 0, 0].tolist() == [10, 99, 30]
+    (video / "2.png").rename(video / "3.png")
+    os.utime(video, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert clips.fingerprint(video) != clips.fingerprint(tmp_path)
+    assert len({clips.fingerprint(video), clips.fingerprint(video)}) == 1
+
+
+def test_the_cache_sees_a_shard_that_was_written_again(tmp_path: Path) -> None:
+    shard = tmp_path / "shard-000000.tar"
+    shard.write_bytes(b"x" * 100)
+    packed = PackedVideo(str(shard), 10, 20, "a.mp4", ".mp4")
+    before = clips.fingerprint(packed)
+    os.utime(shard, ns=(1, 1))
+    assert clips.fingerprint(packed) != before
+
+
+def test_augmentation_works_on_rgb_whatever_the_order_of_the_model(videos: VideoList) -> None:
+    """Grey is 0.3 red, 0.6 green and 0.1 blue; swapped, a saturation would be another."""
+    samples = {}
+    for colour in ("RGB", "BGR"):
+        preprocessing = Preprocessing(num_frames=4, stride=2, image_size=32, colour=colour)  # type: ignore[arg-type]
+        transform = TrainTransform(32, (32, 40), 0.5, None, 10, 0.0)
+        dataset = ClipDataset(videos, preprocessing, transform, seed=0, short_side=40)
+        samples[colour] = torch.stack([dataset[epoch, 3][0] for epoch in range(20)])  # type: ignore[misc]
+    torch.testing.assert_close(samples["BGR"], samples["RGB"].flip(1))
+
+
+def test_augmented_clips_are_normalised_in_the_order_of_the_model(videos: VideoList) -> None:
+    """`mean` and `std` belong to blue, green and red in turn, where `colour` is BGR."""
+    mean, std = (0.2, 0.5, 0.7), (0.1, 0.2, 0.4)
+    own = Preprocessing(4, 2, "clip", 32, "BGR", mean=mean, std=std)
+    plain = Preprocessing(4, 2, "clip", 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # values / 255 in RGB
+    transform = TrainTransform(32, (32, 40), 0.5, None, 10, 0.0)
+    first, second = (
+        torch.stack([ClipDataset(videos, each, transform, seed=0, short_side=40)[epoch, 3][0] for epoch in range(5)])  # type: ignore[misc]
+        for each in (own, plain)
+    )
+    centre, divisor = (torch.tensor(each).view(3, 1, 1, 1) for each in (mean, std))
+    torch.testing.assert_close(first, (second.flip(1) - centre) / divisor, atol=1e-4, rtol=0)

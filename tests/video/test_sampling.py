@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -102,11 +103,15 @@ def test_covering_clips_tile_the_video(n: int, f: int, stride: float) -> None:
     clips = sampling.covering_clips(n, f, stride)
     span = max(1, f * stride)
     starts = clips[:, 0].tolist()
-    assert starts == [math.floor(k * span) for k in range(len(clips))], "the spans lie side by side from frame 0"
+    *full, last = range(len(clips))
+    assert starts[:last] == [math.floor(k * span) for k in full], "the spans lie side by side from frame 0"
     assert len(set(starts)) == len(starts)
-    for clip, end in zip(clips, starts[1:], strict=False):
+    for clip, end in zip(clips[:-1], starts[1:-1], strict=False):
         assert clip[-1] < end or stride < 1
     assert n - starts[-1] < span + stride + 1, "only a rest shorter than a stride joins the last clip"
+    if starts[-1] != math.floor(last * span):
+        assert n - math.floor(last * span) < f, "what is left holds fewer frames than a clip"
+        assert starts[-1] == n - max(1, math.floor(span)), "so that the last clip ends with the video"
 
 
 def test_covering_clips_in_numbers() -> None:
@@ -165,24 +170,48 @@ def test_clips_of_segments_lie_evenly_in_them(n: int, num_frames: int, num_clips
     assert np.array_equal(sampling.uniform_segments(n, num_frames, 1)[0], sampling.centre_segments(n, num_frames))
 
 
+def test_sliding_and_covering_clips_by_their_definition() -> None:
+    """Clips start at 0, hop, 2 hop, ...; the last one sees the end; none repeats a frame of a video that has enough."""
+    for n, f, stride, hop in itertools.product(range(1, 41), (1, 2, 3, 4, 8), (1, 2, 3, 5), (1, 2, 4, 7, 8, 24)):
+        span = f * stride
+        case = f"n={n}, F={f}, stride={stride}, hop={hop}"
+        clips = sampling.sliding_clips(n, f, stride, hop).tolist()
+        assert [clip[0] for clip in clips[:-1]] == [hop * k for k in range(len(clips) - 1)], case
+        for clip in clips[:-1]:
+            assert clip == list(range(clip[0], clip[0] + span, stride)), case
+            assert clip[0] + span < n, f"{case}: it is not the last that sees the end"
+        last = clips[-1]
+        regular = hop * (len(clips) - 1)
+        left = n - regular
+        assert left <= span, f"{case}: the last sees the end"
+        if left == span:
+            assert last == list(range(regular, n, stride)), case
+        elif len(clips) == 1 or left >= max(f, stride):
+            assert last == [regular + i * left // f for i in range(f)], f"{case}: the stride shrinks to what is left"
+        else:
+            assert last == list(range(n - span, n, stride)), f"{case}: too little is left: it ends with the video"
+        if n >= f:
+            assert all(len(set(clip)) == f for clip in clips), f"{case}: {clips}"
+            assert all(len(set(clip)) == f for clip in sampling.covering_clips(n, f, stride).tolist()), case
+        if hop == span and (n % span == 0 or n % span >= stride or n < span):
+            assert clips == sampling.covering_clips(n, f, stride).tolist(), case
+
+
 @given(n=lengths, f=frames, stride=strides, hop=st.integers(1, 80))
-def test_sliding_clips_start_at_every_hop_and_see_the_end(n: int, f: int, stride: float, hop: int) -> None:
+def test_sliding_clips_of_any_stride_are_valid(n: int, f: int, stride: float, hop: int) -> None:
     clips = sampling.sliding_clips(n, f, stride, hop)
     assert_valid(clips, n, f)
-    assert clips[:, 0].tolist() == [hop * k for k in range(len(clips))]
-    last, span = hop * (len(clips) - 1), f * stride
-    assert last + span >= n or last + hop >= n, "nothing is left behind the last"
-    assert len(clips) == 1 or last - hop + span < n, "the one before it did not see the end"
-    for start, clip in zip(range(0, n, hop), clips, strict=False):
-        alone = sampling.covering_clips(n - start, f, stride)[0] if n - start <= span else None
-        if alone is not None and f * stride >= n - start:
-            assert (clip - start).tolist() == (np.arange(f) * (n - start) // f).tolist()
+    starts = clips[:, 0].tolist()
+    assert starts[:-1] == [hop * k for k in range(len(clips) - 1)]
+    assert all(a < b for a, b in itertools.pairwise(starts))
 
 
 def test_sliding_clips_in_numbers() -> None:
     assert sampling.sliding_clips(10, 4, 1, 2).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
     assert sampling.sliding_clips(11, 2, 2, 4).tolist() == [[0, 2], [4, 6], [8, 9]]
     assert sampling.sliding_clips(3, 4, 1, 5).tolist() == [[0, 0, 1, 2]]
+    assert sampling.sliding_clips(257, 8, 32, 256).tolist() == [list(range(0, 256, 32)), list(range(1, 257, 32))]
+    assert sampling.covering_clips(10, 4, 2).tolist() == [[0, 2, 4, 6], [2, 4, 6, 8]]
     with pytest.raises(ValueError, match="hop must be at least 1, got 0"):
         sampling.sliding_clips(9, 4, 1, 0)
 

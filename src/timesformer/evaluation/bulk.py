@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from timesformer import distributed
-from timesformer.evaluation.evaluate import ViewDataset
 from timesformer.evaluation.features import parts_of
-from timesformer.evaluation.protocols import PROTOCOLS, Clips
-from timesformer.evaluation.views import in_batches, usual_batch
+from timesformer.evaluation.parts import ViewDataset, outputs
+from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, finite
+from timesformer.evaluation.views import Part, usual_batch
 from timesformer.files import check_same_job, remove_unfinished, replace_file
 from timesformer.model.base import digest
 from timesformer.outputs import check_output, check_own_folder, has_keys
@@ -37,7 +36,7 @@ from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath, find_packed, is_address, read_shards, without_credentials
 
 Row = dict[str, Any]
-Views = tuple[int, "Tensor | BadVideo"]  # of the video of this number
+Views = tuple[int, "Part | BadVideo"]  # of the video of this number
 _DIGEST = b"timesformer_job"  # in the metadata of a part: of which job it is
 _JOB = "_job.json"  # says which job it is that the parts beside it are of
 Engine = Callable[["BulkJob", VideoClassifier, Sequence[range]], Iterator[tuple[range, list[Row]]]]
@@ -67,10 +66,11 @@ class BulkJob:
     time_limit: float = TIME_LIMIT
 
     def dataset(self, preprocessing: Preprocessing) -> ViewDataset:
-        """The views of the videos, as a model takes them."""
+        """The views of the videos, as a model takes them; of a long video the first part."""
         items = tuple(VideoItem(path, ()) for path in self.videos)
         videos = VideoList(items, (), False, "")
-        return ViewDataset(videos, preprocessing, self.clips, self.crops, PROTOCOLS["paper"])
+        at_most = usual_batch(preprocessing)
+        return ViewDataset(videos, preprocessing, self.clips, self.crops, PROTOCOLS["paper"], at_most)
 
     def blocks(self, part: range, preprocessing: Preprocessing) -> list[range]:
         """The numbers of the videos of a part that go through the model together."""
@@ -79,34 +79,29 @@ class BulkJob:
 
     def rows(self, classifier: VideoClassifier, block: Iterable[Views]) -> list[Row]:
         """The rows of a block of videos: what the model makes of their views, or why there are none."""
-        told = list(block)
-        good = {number: views for number, views in told if isinstance(views, Tensor)}
-        found = self._found(classifier, good) if good else {}
-        nothing: Row = dict.fromkeys(("labels", "scores") if self.want == "labels" else ("features",))
-        rows = []
-        for number, views in told:
-            error = views.reason if isinstance(views, BadVideo) else None
-            rows.append(
-                {"path": _name(self.videos[number]), **found.get(number, nothing), "error": error and text_of(error)}
-            )
-        return rows
+        model, first = classifier.model, dict(block)
+        values: dict[int, Tensor | BadVideo] = {n: part for n, part in first.items() if isinstance(part, BadVideo)}
+        if good := {number: part for number, part in first.items() if isinstance(part, Part)}:
+            values |= outputs(
+                model, model if self.want == "labels" else model.features, self.dataset(classifier.preprocessing), good,
+                batch_size=usual_batch(classifier.preprocessing), workers=self.workers, time_limit=self.time_limit,
+            )  # fmt: skip
+        return [self._row(classifier, number, values[number]) for number in first]
 
-    def _found(self, classifier: VideoClassifier, good: dict[int, Tensor]) -> dict[int, Row]:
-        model = classifier.model
-        part_of = model if self.want == "labels" else model.features
-        sizes = [len(views) for views in good.values()]
-        batch_size = usual_batch(classifier.preprocessing)
-        values = in_batches(model, part_of, torch.cat(list(good.values())), classifier.preprocessing, batch_size).split(
-            sizes
-        )
-        found: dict[int, Row] = {}
-        for number, each in zip(good, values, strict=True):
+    def _row(self, classifier: VideoClassifier, number: int, values: Tensor | BadVideo) -> Row:
+        nothing = dict.fromkeys(("labels", "scores") if self.want == "labels" else ("features",))
+        path = _name(self.videos[number])
+        if isinstance(values, BadVideo):
+            return {"path": path, **nothing, "error": text_of(values.reason)}
+        try:
             if self.want == "features":
-                found[number] = {"features": each.mean(dim=0).numpy()}
-                continue
-            best = classifier.best(PROTOCOLS["paper"].scores(each, multi_label=model.multi_label), self.top)
-            found[number] = {"labels": [label for label, _ in best], "scores": [score for _, score in best]}
-        return found
+                return {"path": path, "features": finite(values.mean(dim=0)).numpy(), "error": None}
+            scores = PROTOCOLS["paper"].scores(values, multi_label=classifier.model.multi_label)
+        except NotFiniteError as cause:
+            return {"path": path, **nothing, "error": f"{path}: {cause}"}
+        best = classifier.best(scores, self.top)
+        labels = {"labels": [label for label, _ in best], "scores": [score for _, score in best]}
+        return {"path": path, **labels, "error": None}
 
 
 @dataclass(frozen=True)
@@ -232,7 +227,7 @@ def local_engine(
     """Decode in processes of this machine, and run the model in this one."""
     classifier = job.source.rewritten(classifier)
     block_of = {number: block for block in blocks for number in block}
-    begun: dict[range, dict[int, Tensor | BadVideo]] = defaultdict(dict)
+    begun: dict[range, dict[int, Part | BadVideo]] = defaultdict(dict)
     for number, views in load(
         job.dataset(classifier.preprocessing), sampler=block_of,
         workers=min(job.workers, len(block_of)), time_limit=job.time_limit, in_order=False,

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timesformer import distributed
 from timesformer.evaluation.metrics import Scores, average_precision, confusion_matrix, top_k_accuracy
-from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
-from timesformer.evaluation.views import load_views, usual_batch, view_logits
+from timesformer.evaluation.parts import ViewDataset, outputs
+from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, Protocol
+from timesformer.evaluation.views import Part, usual_batch
 from timesformer.files import save_figure, write_csv, write_json
 from timesformer.outputs import check_replaceable
 from timesformer.text import shown
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, write_bad_videos
 from timesformer.video.datasets import VideoItem, VideoList
-from timesformer.video.decode import VideoError
 from timesformer.video.preprocessing import Preprocessing
 
 # What the folder of an evaluation holds, and what `metrics.json` says at least: by it the others are known.
@@ -94,13 +93,17 @@ class Evaluation:
         figures["per_class"] = dict(zip(self.classes, values, strict=True))
         return figures
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, about: Mapping[str, Any] | None = None) -> None:
         """Write `metrics.json`, `predictions.csv`, and for one label a video `confusion.csv` and `confusion.png`.
 
         Files of an earlier evaluation are replaced. Raises ValueError where one of these names is something else's.
+
+        Args:
+            folder: to write into.
+            about: what the figures are of, for `metrics.json`, see `about_evaluation`.
         """
         check_replaceable([folder / name for name in FILES], KEYS, "an evaluation")
-        write_json(folder / "metrics.json", self.summary())  # first: it shows whose the files are
+        write_json(folder / "metrics.json", {**(about or {}), **self.summary()})  # first: it shows whose the files are
         rows: list[list[Any]] = [["path", "labels", "predicted", *self.classes]]
         for item, scores in zip(self.items, self.scores, strict=True):
             labels = " ".join(self.classes[label] for label in item.labels)
@@ -137,31 +140,6 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str]) -> An
     return figure
 
 
-class ViewDataset:
-    """The views of each video of a list with its place, or why there are none."""
-
-    def __init__(
-        self, videos: VideoList, preprocessing: Preprocessing, clips: Clips, crops: int, protocol: Protocol
-    ) -> None:
-        self.videos, self.preprocessing, self.clips, self.crops = videos, preprocessing, clips, crops
-        self.protocol = protocol
-
-    def __len__(self) -> int:
-        return len(self.videos.items)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | BadVideo]:
-        path = self.videos.items[index].path
-        try:
-            views = load_views(path, self.preprocessing, self.clips, self.crops, protocol=self.protocol, num_threads=1)
-            return index, views
-        except VideoError as error:
-            return index, BadVideo(str(path), str(error))
-
-    def failed(self, index: int, reason: str) -> tuple[int, BadVideo]:
-        """What stands for a video whose decoder was lost."""
-        return index, BadVideo.lost(self.videos.items[index].path, reason)
-
-
 def evaluate(
     model: nn.Module,
     videos: VideoList,
@@ -192,28 +170,36 @@ def evaluate(
         on_video: called after each video.
     """
     model.eval()
-    dataset = ViewDataset(videos, preprocessing, clips, crops, protocol)
-    # Videos go through the model in blocks that do not depend on the number of processes, and so nor do their scores.
     batch_size = batch_size or usual_batch(preprocessing)
+    dataset = ViewDataset(videos, preprocessing, clips, crops, protocol, at_most=batch_size)
+    # Videos go through the model in blocks that do not depend on the number of processes, and so nor do their scores.
     size = 1 if clips == "cover" else max(1, batch_size // (clips * crops))
     starts = range(0, len(videos.items), size)[distributed.rank() :: distributed.world_size()]
     mine = [index for start in starts for index in range(start, min(start + size, len(videos.items)))]
     scores: dict[int, Tensor] = {}
     bad: dict[int, BadVideo] = {}
 
-    def good_videos() -> Iterator[tuple[int, Tensor]]:
-        for index, views in load(dataset, sampler=mine, workers=workers, time_limit=time_limit):
+    def good_videos() -> Iterator[tuple[int, Part]]:
+        for index, part in load(dataset, sampler=mine, workers=workers, time_limit=time_limit):
             on_video()
-            if isinstance(views, BadVideo):
-                bad[index] = views
+            if isinstance(part, BadVideo):
+                bad[index] = part
             else:
-                yield index, views
+                yield index, part
 
     for _, block in itertools.groupby(good_videos(), lambda video: video[0] // size):
-        indices, views = zip(*block, strict=True)
-        logits = view_logits(model, torch.cat(views), preprocessing, batch_size=batch_size)
-        for index, part in zip(indices, logits.split([len(each) for each in views]), strict=True):
-            scores[index] = protocol.scores(part, multi_label=videos.multi_label)
+        logits = outputs(
+            model, model, dataset, dict(block), batch_size=batch_size, workers=workers, time_limit=time_limit
+        )
+        for index, each in logits.items():
+            if isinstance(each, BadVideo):
+                bad[index] = each
+                continue
+            try:
+                scores[index] = protocol.scores(each, multi_label=videos.multi_label)
+            except NotFiniteError as error:
+                path = videos.items[index].path
+                bad[index] = BadVideo(str(path), f"{path}: {error}")
 
     for others_scores, others_bad in distributed.gather((scores, bad)):
         scores.update(others_scores)

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from timesformer import distributed
 from timesformer.documents import parse_json
-from timesformer.evaluation.evaluate import ViewDataset
-from timesformer.evaluation.protocols import PROTOCOLS, Clips
-from timesformer.evaluation.views import in_batches, usual_batch
+from timesformer.evaluation.parts import ViewDataset, outputs
+from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, finite
+from timesformer.evaluation.views import usual_batch
 from timesformer.files import check_same_job, remove_unfinished, replace_file
 from timesformer.model.base import VideoModel, digest
 from timesformer.outputs import check_output, check_own_folder
@@ -124,15 +124,25 @@ def video_features(
     model.eval()
     found: list[tuple[int, NDArray[np.float32]]] = []
     bad: list[BadVideo] = []
-    dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"])
+    batch_size = usual_batch(preprocessing)
+    dataset = ViewDataset(videos, preprocessing, clips, crops, PROTOCOLS["paper"], at_most=batch_size)
     sampler = range(len(videos.items)) if indices is None else indices
-    for index, views in load(dataset, sampler=sampler, workers=workers, time_limit=time_limit):
+    for index, part in load(dataset, sampler=sampler, workers=workers, time_limit=time_limit):
         on_video()
-        if isinstance(views, BadVideo):
-            bad.append(views)
+        values = part
+        if not isinstance(part, BadVideo):
+            values = outputs(
+                model, model.features, dataset, {index: part},
+                batch_size=batch_size, workers=workers, time_limit=time_limit,
+            )[index]  # fmt: skip
+        if isinstance(values, BadVideo):
+            bad.append(values)
             continue
-        values = in_batches(model, model.features, views, preprocessing, usual_batch(preprocessing))
-        found.append((index, values.mean(dim=0).numpy()))
+        try:
+            found.append((index, finite(values.mean(dim=0)).numpy()))
+        except NotFiniteError as error:
+            path = str(videos.items[index].path)
+            bad.append(BadVideo(path, f"{path}: {error}"))
     items = [videos.items[index] for index, _ in found]
     stacked = np.stack([values for _, values in found]) if found else np.zeros((0, 0), np.float32)
     labels = np.array([item.labels[0] if item.labels else -1 for item in items], dtype=np.int64)

@@ -14,6 +14,17 @@ from timesformer.video.preprocessing import Preprocessing
 Clips = int | Literal["cover"]
 
 
+class NotFiniteError(ValueError):
+    """What a model computes is not finite, so that no class can be said to score highest."""
+
+
+def finite(values: Tensor) -> Tensor:
+    """The values, where all of them are finite. Raises NotFiniteError otherwise."""
+    if not torch.isfinite(values).all():
+        raise NotFiniteError("the model's outputs are not finite numbers (NaN or infinity)")
+    return values
+
+
 @dataclass(frozen=True)
 class Protocol:
     """The choices of an evaluation that are not the model's own.
@@ -45,11 +56,15 @@ class Protocol:
         return sampling.spread_clips(n, preprocessing.num_frames, preprocessing.stride, clips, fps)
 
     def scores(self, logits: Tensor, *, multi_label: bool = False) -> Tensor:
-        """Scores (classes,) in [0, 1] of a video by its views' logits (V, classes); sigmoid for several labels."""
+        """Scores (classes,) in [0, 1] of a video by its views' logits (V, classes); sigmoid for several labels.
+
+        Raises:
+            NotFiniteError: a score is no number.
+        """
         if self.score == "logits":
             logits = logits.mean(dim=0, keepdim=True)
         scores = logits.sigmoid() if multi_label else logits.softmax(dim=-1)
-        return torch.mean(scores, dim=0)
+        return finite(torch.mean(scores, dim=0))
 
 
 PROTOCOLS = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from timesformer.evaluation.bulk import BulkJob, Engine, Row
+from timesformer.evaluation.views import Part
 from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import load_by, loaders
 from timesformer.video.preprocessing import Preprocessing
@@ -65,7 +67,7 @@ def ray_engine(replicas: int | None = None) -> Engine:
 
 
 class _Decoder:
-    """Views of the videos of a block. It decodes in a process of its own, which may be lost."""
+    """Views of a block of videos, of a long one the first part; decoded in a process of its own, which may be lost."""
 
     def __init__(self, job: BulkJob, preprocessing: Preprocessing) -> None:
         self.job = job
@@ -74,22 +76,22 @@ class _Decoder:
 
     def __call__(self, block: _Block) -> _Block:
         numbers = [(number,) for number in range(block["start"], block["stop"])]
-        views = [
-            (number, views.numpy() if isinstance(views, torch.Tensor) else views)
-            for number, views in load_by(self.pool, numbers, self.job.time_limit)
+        parts = [
+            (number, (part.views.numpy(), part.left) if isinstance(part, Part) else part)
+            for number, part in load_by(self.pool, numbers, self.job.time_limit)
         ]
-        return {**block, "content": pickle.dumps(views)}
+        return {**block, "content": pickle.dumps(parts)}
 
 
 class _Model:
-    """Rows of the videos of a block."""
+    """Rows of the videos of a block. It decodes what follows the first part of a long video itself."""
 
     def __init__(self, job: BulkJob) -> None:
-        self.job, self.classifier = job, job.source.load()
+        self.job, self.classifier = replace(job, workers=0), job.source.load()  # no copies of a process of Ray's
 
     def __call__(self, block: _Block) -> _Block:
-        views = [
-            (number, torch.from_numpy(views) if hasattr(views, "shape") else views)
-            for number, views in pickle.loads(block["content"])
+        parts = [
+            (number, Part(torch.from_numpy(part[0]), part[1]) if isinstance(part, tuple) else part)
+            for number, part in pickle.loads(block["content"])
         ]
-        return {**block, "content": pickle.dumps(self.job.rows(self.classifier, views))}
+        return {**block, "content": pickle.dumps(self.job.rows(self.classifier, parts))}

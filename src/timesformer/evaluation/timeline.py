@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timesformer.evaluation.protocols import finite
 from timesformer.evaluation.views import usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
 from timesformer.outputs import check_replaceable
@@ -151,7 +152,7 @@ def timeline(
 
     Raises:
         VideoError: the video can't be read.
-        ValueError: hop is below 1.
+        ValueError: hop is below 1, or the model's outputs are not finite.
     """
     preprocessing = classifier.preprocessing
     model = classifier.model
@@ -166,7 +167,7 @@ def timeline(
             batch.append(clip)
             if len(batch) == usual_batch(preprocessing) or done == len(indices):
                 logits = view_logits(model, torch.stack(batch), preprocessing)
-                scores.append(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1))
+                scores.append(finite(logits.sigmoid() if model.multi_label else logits.softmax(dim=-1)))
                 batch = []
                 on_clip(done, len(indices))
         ends = np.append(reader.times[1:], reader.duration)

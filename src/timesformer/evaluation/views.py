@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, Protocol
 from timesformer.video.decode import VideoReader
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import spatial_crops
+from timesformer.video.transforms import center_crop, spatial_crops
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +47,75 @@ def load_views(
         VideoError: the video can't be read.
         ValueError: clips or crops are not as above.
     """
+    (part,) = view_parts(path, preprocessing, clips, crops, protocol=protocol, num_threads=num_threads)
+    return part.views
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the views of a video, which follow those of the part before.
+
+    Attributes:
+        views: uint8 (V, F, S, S, 3), in the order of colours that the model takes.
+        left: how many parts come after this one.
+    """
+
+    views: Tensor
+    left: int = 0
+
+
+def view_parts(
+    path: str | VideoPath,
+    preprocessing: Preprocessing,
+    clips: Clips = 1,
+    crops: int = 1,
+    *,
+    at_most: int | None = None,
+    start: int = 0,
+    protocol: Protocol = PROTOCOLS["paper"],
+    num_threads: int = 0,
+) -> Generator[Part, None, None]:
+    """The views of a video part by part, each frame decoded once and kept for as long as a view needs it.
+
+    Args:
+        path, preprocessing, clips, crops, protocol, num_threads: as `load_views`, which this is in one part.
+        at_most: views of a part, of which one clip has all its crops; without, there is one part.
+        start: number of the first part that is wanted.
+
+    Raises:
+        VideoError, ValueError: as `load_views`.
+    """
     with VideoReader(path, short_side=preprocessing.decoded_side, num_threads=num_threads) as video:
         indices = protocol.indices(preprocessing, len(video), video.fps, clips)
-        wanted, place = np.unique(indices, return_inverse=True)
-        frames = preprocessing.colours(preprocessing.resize(video.frames(wanted)))
-    order = torch.from_numpy(place.reshape(indices.shape))
-    views = torch.stack([crop[order] for crop in spatial_crops(frames, preprocessing.image_size, crops)], dim=1)
+        step = len(indices) if at_most is None else max(1, at_most // crops)
+        places = range(0, len(indices), step)[start:]
+        wanted = np.unique(indices[start * step :]).tolist()
+        ahead = zip(wanted, video.one_by_one(wanted), strict=True)
+        kept: dict[int, Tensor] = {}
+        for number, place in enumerate(places, 1):
+            part = indices[place : place + step]
+            first = int(part[0, 0])  # clips begin in turn, so that nothing before it is needed again
+            kept = {index: frame for index, frame in kept.items() if index >= first}
+            while int(part.max()) not in kept:
+                index, picture = next(ahead)
+                kept[index] = _of_model(picture, preprocessing, crops)
+            yield Part(_views(kept, part, preprocessing.image_size, crops), len(places) - number)
+
+
+def _of_model(picture: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
+    """A frame (H, W, 3) at the size that crops are cut from, in the model's colours, without what no crop shows."""
+    frame = preprocessing.resize(picture[None])
+    if crops == 1:
+        frame = center_crop(frame, preprocessing.image_size)
+    return preprocessing.colours(frame)[0].clone()
+
+
+def _views(kept: dict[int, Tensor], part: NDArray[np.int64], size: int, crops: int) -> Tensor:
+    """The views of some clips (K, F), crop by crop."""
+    wanted, place = np.unique(part, return_inverse=True)
+    frames = torch.stack([kept[index] for index in wanted.tolist()])
+    order = torch.from_numpy(place.reshape(part.shape))
+    views = torch.stack([crop[order] for crop in spatial_crops(frames, size, crops)], dim=1)
     return rearrange(views, "k crop f h w c -> (k crop) f h w c")
 
 

@@ -83,7 +83,8 @@ def write_report(
     if evaluation and evaluation.items:
         parts.append(_figures(evaluation))
     if epochs:
-        parts.append(f"<h2>Training</h2>{_curves(epochs)}")
+        several = classifier.model.multi_label if classifier else bool(evaluation and evaluation.multi_label)
+        parts.append(f"<h2>Training</h2>{_curves(epochs, multi_label=several)}")
     if evaluation and evaluation.items:
         parts.append(_classes(evaluation))
         parts.append(_confusion(evaluation))
@@ -116,21 +117,22 @@ def _figures(evaluation: Evaluation) -> str:
     return f"<table>{rows}<tr><td>videos</td><td>{summary['videos']}</td></tr></table>"
 
 
-def _curves(epochs: Sequence[Mapping[str, Any]]) -> str:
+def _curves(epochs: Sequence[Mapping[str, Any]], *, multi_label: bool) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
+    names = ("training: top class right", "validation: mAP") if multi_label else ("training", "validation")
     x = [epoch["epoch"] for epoch in epochs]
     loss.plot(x, [epoch.get("loss") for epoch in epochs], color="#b03a2e")
     loss.set_ylabel("loss")
-    accuracy.plot(x, [epoch.get("top1") for epoch in epochs], label="training", color="#7aa6d6")
+    accuracy.plot(x, [epoch.get("top1") for epoch in epochs], label=names[0], color="#7aa6d6")
     validated = [(epoch["epoch"], epoch.get("validation_accuracy")) for epoch in epochs]
     tested = [pair for pair in validated if pair[1] is not None]
     if tested:
-        accuracy.plot(*zip(*tested, strict=True), marker="o", label="validation", color="#b03a2e")
+        accuracy.plot(*zip(*tested, strict=True), marker="o", label=names[1], color="#b03a2e")
     accuracy.set_ylim(0, 1.02)
-    accuracy.set_ylabel("top-1")
+    accuracy.set_ylabel("share" if multi_label else "top-1")
     accuracy.legend(frameon=False)
     for axes in (loss, accuracy):
         axes.set_xlabel("epoch")

@@ -241,7 +241,8 @@ def _times(
 ) -> tuple[Tensor, Tensor]:
     """Rows (B, N, C) times a step's matrices, and the sums (B, N, C) of these: 1, or 0 where a token takes no part.
 
-    `gradient` is that of the step's mixture of values, as the step groups them.
+    `gradient` is that of the step's mixture of values, as the step groups them. Where CLS has a copy in each of several
+    groups, whose outputs are averaged, it is that of a copy's output, a share of that of the average.
     """
     norm, attn = block.get_submodule(f"{prefix}norm1"), block.get_submodule(f"{prefix}attn")
     assert isinstance(attn, Attention)
@@ -254,14 +255,22 @@ def _times(
 
         def layer(tokens: Tensor) -> Tensor:
             q, k, v = tokens.split([x.shape[-1], keys.shape[-1], values.shape[-1]], dim=-1)
-            return mix(q if gradient is None else torch.cat([q, gradient], dim=-1), k, v)
+            return mix(q if of_outputs is None else torch.cat([q, of_outputs], dim=-1), k, v)
 
+        of_outputs = gradient if gradient is None else _of_averages(gradient, step, grid)
         mixed = step.apply(layer, torch.cat([q, keys, values], dim=-1), grid)
     else:
         q = q if gradient is None else torch.cat([q, gradient], dim=-1)
         mixed = torch.cat([mix(q[:, :1], keys, values), step.attend(q[:, 1:], keys, values, mix, grid)], dim=1)
     (out,) = torch.autograd.grad(mixed, values, row)
     return out, mixed.detach()
+
+
+def _of_averages(gradient: Tensor, step: Partition, grid: Grid) -> Tensor:
+    """The gradient (groups, tokens, D) with that of the average of CLS's copies in place of that of each copy."""
+    if not step.with_cls:
+        return gradient
+    return torch.cat([gradient[:, :1] * step.num_groups(grid), gradient[:, 1:]], dim=1)
 
 
 @contextmanager

@@ -87,7 +87,7 @@ def _head(title: str, metrics: dict[str, Any], license: str | None) -> dict[str,
     found = [{"type": key, "value": metrics[key], "name": name} for key, name in _FIGURES.items() if key in metrics]
     if found:
         task = {"type": "video-classification", "name": "video classification"}
-        data = {"type": "own", "name": "its test videos"}
+        data = {"type": "own", "name": _tested_on(metrics)}
         head["model-index"] = [{"name": title, "results": [{"task": task, "dataset": data, "metrics": found}]}]
     return head
 
@@ -125,12 +125,39 @@ def _training(run: Path) -> str:
 def _evaluation(metrics: dict[str, Any], *, confusion: bool) -> str:
     rows = [(name, f"{metrics[key]:.1%}") for key, name in _FIGURES.items() if key in metrics]
     rows.append(("videos", str(metrics["videos"])))
-    parts = ["## Evaluation", _table(("on its test videos", ""), rows)]
+    parts = ["## Evaluation", _table((f"on {_tested_on(metrics)}", ""), rows), _seen_before(metrics)]
     classes = [(name, "–" if value is None else f"{value:.1%}") for name, value in metrics["per_class"].items()]
     parts.append(_folded("Each class", _table(("class", ""), classes)))
     if confusion:
         parts.append("![confusion matrix](confusion.png)")
     return "\n\n".join(parts)
+
+
+def _tested_on(metrics: dict[str, Any]) -> str:
+    """Which videos the figures are of, without the folders above them, and by how many views."""
+    if "data" not in metrics:
+        return "videos that are not named"
+    split = "" if metrics["split"] == "all" else f", split {metrics['split']}"
+    views = f"{metrics['clips']} x {metrics['crops']} views, protocol {metrics['protocol']}"
+    return f"{Path(metrics['data']).name}{split} ({views})"
+
+
+def _seen_before(metrics: dict[str, Any]) -> str:
+    """Whether the figures are of videos that the model knew."""
+    trained_on, chosen_by = metrics.get("trained_on"), metrics.get("chosen_by")
+    if trained_on is None or chosen_by is None:
+        return "Whether the model was trained on any of these videos, or chosen by them, is not recorded."
+    lines = []
+    if trained_on:
+        lines.append(
+            f"**The model was trained on {trained_on} of these videos:** the figures say little of videos that are new."
+        )
+    if chosen_by:
+        lines.append(
+            f"The weights are those of the epoch that scored best on {chosen_by} of these videos, so the figures are "
+            "higher than on videos that are new."
+        )
+    return " ".join(lines) or "The model was neither trained on these videos nor chosen by them."
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:

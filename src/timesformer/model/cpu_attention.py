@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
-from timesformer.model.tracing import is_traced
+from timesformer.model.tracing import is_traced, is_transformed
 
 _LONG = 1024  # tokens; from here on the fused kernel saves memory
 _LARGE = 2**16  # elements; sequences below are sooner done all at once
@@ -28,13 +28,18 @@ def attend_short(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     """
     with torch.autocast("cpu", enabled=False):  # which would compute the softmax in float32
         out: Tensor
-        if q[:1].numel() >= _LARGE and not is_traced():
+        if q[:1].numel() >= _LARGE and not is_traced() and not is_transformed(q, k, v):
             out = _OneByOne.apply(q, k, v, num_heads)  # type: ignore[no-untyped-call]
             return out
-        q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
-        weights = ((q * q.shape[-1] ** -0.5) @ _transposed(k)).softmax(dim=-1)
-        out = rearrange(weights @ v, "g head n d -> g n (head d)")
-        return out
+        return _at_once(q, k, v, num_heads)
+
+
+def _at_once(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """The same for all groups together, by operators that PyTorch differentiates as often as need be."""
+    q, k, v = (rearrange(x, "g n (head d) -> g head n d", head=num_heads) for x in (q, k, v))
+    weights = ((q * q.shape[-1] ** -0.5) @ _transposed(k)).softmax(dim=-1)
+    out: Tensor = rearrange(weights @ v, "g head n d -> g n (head d)")
+    return out
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
@@ -63,9 +68,10 @@ class _OneByOne(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled():  # the gradient is to be differentiated in turn (create_graph=True)
+            return _differentiable_gradients(ctx, q, k, v, gradient)
         gradients = [x.new_empty(x.shape) for x in (q, k, v)]
         by_head = (_heads(x, ctx.num_heads) for x in (q, k, v, gradient, *gradients))
         for weights, queries, keys, values, of_mixed, of_queries, of_keys, of_values in zip(
@@ -78,6 +84,14 @@ class _OneByOne(torch.autograd.Function):
             torch.bmm(of_scores, keys, out=of_queries)
             torch.bmm(of_scores.transpose(1, 2), queries, out=of_keys)
         return *gradients, None
+
+
+def _differentiable_gradients(ctx: Any, q: Tensor, k: Tensor, v: Tensor, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of `_OneByOne`, as functions of its inputs and of the gradient of what it gave."""
+    wanted = [x for x, needed in zip((q, k, v), ctx.needs_input_grad, strict=False) if needed]
+    with torch.autocast("cpu", enabled=False):
+        found = iter(torch.autograd.grad(_at_once(q, k, v, ctx.num_heads), wanted, gradient, create_graph=True))
+    return *(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:

@@ -82,13 +82,16 @@ class Claim:
 
     Attributes:
         text: the conclusion.
-        margin: from the results, by how many points it holds; KeyError where they don't tell.
+        margin: from the results, by how many points it holds; KeyError where they don't tell. None where the miniature
+            could not contradict it, so that it is not tested.
         least: points that the margin must exceed.
+        why_not: why there is no margin.
     """
 
     text: str
-    margin: Callable[[Results], float]
+    margin: Callable[[Results], float] | None
     least: float = 0.0
+    why_not: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from timesformer.model.variants import VARIANTS
 from timesformer.predictor import VideoClassifier
 from timesformer.profiling import count, draw_sweep, seconds_of, sweep
 from timesformer.reproduce.experiment import Experiment, Row, Training
+from timesformer.reproduce.own_data import train_and_test
 from timesformer.reproduce.paper.models import ALL_IMAGES
 from timesformer.reproduce.plan import Plan
 from timesformer.reproduce.report import environment, section, table_lines
 from timesformer.reproduce.run import Job
-from timesformer.video.datasets import read_videos
 
 
 def figure2(plan: Plan, command: str) -> str:
@@ -70,7 +70,7 @@ def figure7(plan: Plan, command: str) -> str:
     job = plan.jobs(FIGURE7)[0]
     classifier = VideoClassifier.from_pretrained(job.part.folder / "run")
     assert isinstance(classifier.model, TimeSformer)
-    test = read_videos(job.part.data, "test", classes=classifier.classes)
+    _, test = train_and_test(job.part.data)
     strips, titles = [], []
     for item in test.items[:: len(test.items) // 4 + 1]:  # one more, as classes follow in turn: of four classes
         views = load_views(item.path, classifier.preprocessing)
@@ -132,7 +132,7 @@ def figure8(plan: Plan, command: str) -> str:
 
 def _features(job: Job) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     classifier = VideoClassifier.from_pretrained(job.part.folder / "run")
-    test = read_videos(job.part.data, "test", classes=classifier.classes)
+    _, test = train_and_test(job.part.data)
     model = _image_vit(job) if job.row == "image ViT" else classifier.model
     features, _ = video_features(model.to(classifier.device), test, classifier.preprocessing)
     return features.values, features.labels

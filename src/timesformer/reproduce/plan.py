@@ -13,6 +13,7 @@ import torch
 
 from timesformer.reproduce.experiment import Experiment, Results
 from timesformer.reproduce.run import Job, full_jobs, mini_jobs, run
+from timesformer.video.datasets import splits
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Plan:
         if torch.cuda.is_available():
             return torch.cuda.device_count()
         return len(os.sched_getaffinity(0)) if self.scale == "mini" else 1
+
+    def notes(self) -> list[str]:
+        """What a reader must know of videos of one's own."""
+        given = [self.data] if self.data else list(self.full_data.values())
+        return [
+            f"{folder.name} has no splits: a fifth of each class, the same for all models, is held out to test on."
+            for folder in given
+            if not splits(folder)
+        ]
 
     def command(self, name: str) -> str:
         """What to type for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from timesformer.files import write_text
@@ -57,6 +58,7 @@ def _reproduce(name: str, plan: Plan) -> str:
     command = plan.command(name)
     if name in EXPERIMENTS:
         experiment = EXPERIMENTS[name]
+        experiment = replace(experiment, notes=[*experiment.notes, *plan.notes()])
         section = write_report(experiment, plan.run(experiment), plan.out, command)
     else:
         section = figures.FIGURES[name](plan, command)

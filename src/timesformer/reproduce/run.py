@@ -27,10 +27,10 @@ from timesformer.files import write_json
 from timesformer.predictor import VideoClassifier
 from timesformer.profiling import count, seconds_of
 from timesformer.reproduce.experiment import TASKS, Experiment, Outcome, Results, Test, Training
+from timesformer.reproduce.own_data import state_of, train_and_test
 from timesformer.training.loop import train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.typed import build
-from timesformer.video.datasets import read_videos
 from timesformer.video.synthetic import Task, write_dataset
 from timesformer.workers import end_with
 
@@ -47,6 +47,7 @@ class Part:
         data: on which videos.
         out: folder of all parts.
         start: the image model that it starts from.
+        state: of the videos, see `state_of`; empty for generated ones, which are always the same.
     """
 
     recipe: str
@@ -55,6 +56,7 @@ class Part:
     data: Path
     out: Path
     start: Part | None = None
+    state: str = ""
 
     def load_recipe(self) -> Recipe:
         start = [f"init_from_image={self.start.folder / 'run' / 'last'}"] if self.start else []
@@ -74,7 +76,8 @@ class Part:
             told["init_from_image"] = self.start.folder.name
         data = self.data.relative_to(self.out) if self.data.is_relative_to(self.out) else self.data.absolute()
         config = _differences(asdict(model.config), asdict(type(model.config)()))
-        key = json.dumps([model.architecture, config, told, str(data)], sort_keys=True)
+        videos = [str(data), self.state] if self.state else str(data)
+        key = json.dumps([model.architecture, config, told, videos], sort_keys=True)
         return self.out / "parts" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
@@ -121,10 +124,11 @@ def mini_jobs(experiment: Experiment, out: Path, seeds: Sequence[int], data: Pat
     folders = {column: out / "data" / TASKS[column] for column in experiment.columns}
     if data:
         folders[data.name] = data
+    states = {data: state_of(data)} if data and data.exists() else {}
     if not folders:
         raise ValueError(f"{experiment.name} is of videos of your own: --data DIR")
     return [
-        Job(row.name, column, _mini_part(row.mini, seed, folder, out), row.test)
+        Job(row.name, column, _mini_part(row.mini, seed, folder, out, states.get(folder, "")), row.test)
         for row in experiment.rows
         if row.mini
         for column, folder in folders.items()
@@ -132,12 +136,12 @@ def mini_jobs(experiment: Experiment, out: Path, seeds: Sequence[int], data: Pat
     ]
 
 
-def _mini_part(training: Training, seed: int, data: Path, out: Path) -> Part:
+def _mini_part(training: Training, seed: int, data: Path, out: Path, state: str) -> Part:
     start = None
     if training.images:
         settings = (*_IMAGE_MODEL, f"data.fraction={training.images}")
         start = Part("mini", settings, seed, out / "data" / "shapes", out)
-    return Part(training.recipe, training.settings, seed, data, out, start)
+    return Part(training.recipe, training.settings, seed, data, out, start, state)
 
 
 def full_jobs(experiment: Experiment, data: Mapping[str, Path], out: Path, seeds: Sequence[int]) -> list[Job]:
@@ -153,8 +157,11 @@ def full_jobs(experiment: Experiment, data: Mapping[str, Path], out: Path, seeds
         raise ValueError(f"{experiment.name} has no full scale: the paper has no such experiment")
     if not data.keys() & set(known):
         raise ValueError(f"{experiment.name} in full needs data: --data NAME=DIR with one of {', '.join(known)}")
+    states = {folder: state_of(folder) for column, folder in data.items() if column in known and folder.exists()}
     return [
-        Job(row.name, column, Part(row.full[column], (), seed, folder, out), row.full_test)
+        Job(
+            row.name, column, Part(row.full[column], (), seed, folder, out, None, states.get(folder, "")), row.full_test
+        )
         for row in experiment.rows
         for column, folder in data.items()
         if column in row.full and _can_start(row.full[column])
@@ -278,7 +285,7 @@ def _train(part: Part, file: Path) -> None:
     if part.recipe in ("mini", "budget"):
         recipe.data.cache = str(part.out / "frames")
     started = time.monotonic()
-    model = train(read_videos(part.data, "train"), part.folder / "run", recipe, resume=True)
+    model = train(train_and_test(part.data)[0], part.folder / "run", recipe, resume=True)
     seconds = time.monotonic() - started
     parameters, macs = count(model)
     about = {"recipe": part.recipe, "settings": part.settings, "seed": part.seed, "data": str(part.data)}
@@ -291,7 +298,7 @@ def _test(part: Part, test: Test, trained: dict[str, Any], file: Path) -> None:
     preprocessing = classifier.preprocessing
     if test.image_size:
         preprocessing = replace(preprocessing, image_size=test.image_size)
-    videos = read_videos(part.data, "test", classes=classifier.classes)
+    _, videos = train_and_test(part.data)
     tested = evaluate(classifier.model, videos, preprocessing, clips=test.clips, crops=test.crops)
     figures = tested.summary()
     outcome = Outcome(

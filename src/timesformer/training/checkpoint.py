@@ -69,7 +69,7 @@ _NO_CHECKPOINT = (
 )  # fmt: skip
 # What a run, and the command `train`, put into a folder after its recipe.
 _WRITTEN = (
-    "best", "last", "metrics.jsonl", "tensorboard", "report.html", "held_out.csv", "bad_videos.txt",
+    "best", "last", "metrics.jsonl", "tensorboard", "report.html", "held_out.csv", "videos.json", "bad_videos.txt",
     "bad_validation_videos.txt",
 )  # fmt: skip
 LATEST, PREVIOUS, UNREADABLE = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.unreadable.pt"

@@ -28,6 +28,7 @@ from timesformer import models
 from timesformer.distributed import gather, locked, on_first, rank, world_size
 from timesformer.epochs import read_epochs
 from timesformer.evaluation.evaluate import Evaluation, evaluate
+from timesformer.evaluation.provenance import write_used_videos
 from timesformer.files import remove_unfinished, replace_file, write_text
 from timesformer.model.base import VideoModel
 from timesformer.model.initialization import init_for_scratch
@@ -44,6 +45,7 @@ from timesformer.training.checkpoint import (
 )
 from timesformer.training.errors import Interrupted, TrainingError
 from timesformer.training.memory import give_back_freed_memory
+from timesformer.training.model_options import WHERE_KNOWN
 from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.parallel import share
@@ -124,6 +126,7 @@ def _train(
     videos = take_fraction(videos, recipe.data.fraction, recipe.seed)
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
+    recipe.require_pairs(recipe.micro_batch_size or -(-recipe.batch_size // world_size()))
     identity = _run_identity(recipe, videos)
     progress, states = _start(out, identity, resume)
 
@@ -145,6 +148,7 @@ def _train(
             parallel.load_optimizer(optimizer, states["optimizer"])
         states = None
     on_first(partial(_open_folder, out, recipe, progress))
+    on_first(partial(write_used_videos, out, videos, validation))
 
     epochs = recipe.num_epochs(len(videos.items))
     order = StepOrder(
@@ -266,11 +270,12 @@ def make_model(recipe: Recipe, videos: VideoList, known: Mapping[str, Any] | Non
     """
     options = {**recipe.model, "num_classes": len(videos.classes)}
     name = options.pop("name", "timesformer_base")
+    where_known = {option: options.pop(option) for option in WHERE_KNOWN if option in options}
     if known:
         model = models.build(known["architecture"], known["config"])
         model.preprocessing = known["preprocessing"]
     elif recipe.init:
-        model = models.load(recipe.init, **options)
+        model = models.load(recipe.init, where_known=where_known, **options)
         _fit_head(model, videos.classes, recipe.init)
     elif recipe.initialization == "pretrained" and not recipe.init_from_image:
         raise TrainingError(
@@ -278,7 +283,7 @@ def make_model(recipe: Recipe, videos: VideoList, known: Mapping[str, Any] | Non
             "or set initialization=released or scratch"
         )
     else:
-        model = models.create(name, **options)
+        model = models.create(name, where_known=where_known, **options)
         if recipe.initialization == "scratch" and isinstance(model, TimeSformer):
             init_for_scratch(model)
         if recipe.init_from_image:
@@ -342,9 +347,12 @@ def _note_bad_videos(bad: Iterable[BadVideo], progress: Progress, out: Path, tot
     file = out / "bad_videos.txt"
     listed = [BadVideo(path, reason) for path, reason in sorted(progress.bad.items())]
     on_first(partial(write_bad_videos, file, listed))
-    if len(progress.bad) > max(1, max_share * total):
+    count = len(progress.bad)
+    if count == total:
+        raise TrainingError(f"{count} of {total} videos failed to decode: there is nothing to train on: see {file}")
+    if count > max(1, max_share * total):
         raise TrainingError(
-            f"{len(progress.bad)} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
+            f"{count} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
         )
 
 

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from timesformer.model.timesformer import ModelConfig
 from timesformer.models import NAMES, configuration, configuration_of
 from timesformer.ranges import shown
 from timesformer.typed import check_option, close_match
 
 USUAL = "timesformer_base"
+# Recipes give them whatever the model: one that has no such option is made without, with a warning.
+WHERE_KNOWN = ("drop_path",)
 
 
 def check_model_options(options: Mapping[str, Any], *, whole: bool) -> None:
@@ -35,6 +38,8 @@ def check_model_options(options: Mapping[str, Any], *, whole: bool) -> None:
         if not _is_plain(value):
             raise ValueError(f"model.{option}={shown(value)}: must be one value or a flat list of them")
         kind = next((kind for kind in kinds if option in _options(kind)), None)
+        if kind is None and option in WHERE_KNOWN:
+            kind = ModelConfig
         if kind is None:
             known = {each: None for kind in kinds for each in _options(kind)}
             who = "no model has an option" if any_of_them else f"{name} has no option"
@@ -46,9 +51,13 @@ def check_model_options(options: Mapping[str, Any], *, whole: bool) -> None:
             raise ValueError(f"model.{option}{error}") from error
     if whole:
         try:
-            configuration(name, **rest)
+            configuration(name, **{option: value for option, value in rest.items() if _is_taken(option, name)})
         except ValueError as error:
             raise ValueError(f"model: {error}") from error
+
+
+def _is_taken(option: str, name: str) -> bool:
+    return option not in WHERE_KNOWN or option in _options(configuration_of(name))
 
 
 def _options(kind: type[Any]) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -13,6 +15,10 @@ from torch.optim import SGD, AdamW, Muon, Optimizer
 from timesformer.training.recipe import OptimizerRecipe
 
 _POSITIONS = ("cls_token", "pos_embed", "time_embed")
+_LOWEST = (*_POSITIONS, "patch_embed", "stem", "conv1", "bn1")
+_HIGHEST = ("norm", "last", "hidden", "head")
+_PATHWAYS = re.compile(r"^(pathway|slow|fast)\.")
+_BLOCK = re.compile(r"(blocks|layer(?P<stage>\d+))\.(?P<block>\d+)\.")
 
 
 class Optimizers:
@@ -53,14 +59,19 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> Optimizers:
     `muon` moves the matrices of the blocks by Muon, with updates of the size that AdamW's have, and the rest by AdamW.
     """
     groups: dict[tuple[bool, float, float], list[nn.Parameter]] = defaultdict(list)
-    top = 1 + sum(name.startswith("blocks.") and name.count(".") == 1 for name, _ in model.named_modules())
+    levels = _levels([name for name, _ in model.named_parameters()])
+    unknown = [name for name, level in levels.items() if level is None]
+    if unknown and recipe.layer_decay != 1:
+        raise ValueError(f"optimizer.layer_decay={recipe.layer_decay}: the depth of {unknown[0]} is not known")
+    top = max((level for level in levels.values() if level is not None), default=0)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         plain = parameter.ndim > 1 and name not in _POSITIONS
         decay = recipe.weight_decay if plain or recipe.decay_all else 0.0
         hidden_matrix = parameter.ndim == 2 and name.startswith("blocks.")
-        scale = recipe.layer_decay ** (top - _level(name, top))
+        level = levels[name]
+        scale = recipe.layer_decay ** (top - (top if level is None else level))
         groups[recipe.name == "muon" and hidden_matrix, scale, decay].append(parameter)
 
     def options(muon: bool) -> list[dict[str, Any]]:
@@ -79,12 +90,34 @@ def make_optimizer(model: nn.Module, recipe: OptimizerRecipe) -> Optimizers:
     return Optimizers(Muon(matrices, adjust_lr_fn="match_rms_adamw"), adamw)
 
 
-def _level(name: str, top: int) -> int:
-    """Depth of a parameter: 0 for the embeddings, 1 for the first block, `top` for the final norm and the head."""
-    part, *rest = name.split(".")
-    if part == "blocks":
-        return 1 + int(rest[0])
-    return 0 if part in (*_POSITIONS, "patch_embed") else top
+def _levels(names: Sequence[str]) -> dict[str, int | None]:
+    """Depth of each parameter: 0 for embedding or stem, 1 for the first block, one above the last block for the head.
+
+    The blocks of a convolutional network are counted through its stages `layer1`, `layer2`, ...; those of SlowFast's
+    pathways side by side, and a lateral connection with the block before it. None where a name tells no depth.
+    """
+    layers = {name: _PATHWAYS.sub("", name) for name in names}
+    depths: dict[int, int] = defaultdict(int)  # blocks of each stage
+    for layer in layers.values():
+        if match := _BLOCK.match(layer):
+            stage, block = int(match["stage"] or 0), int(match["block"])
+            depths[stage] = max(depths[stage], 1 + block)
+    top = 1 + sum(depths.values())
+
+    def before(stage: int) -> int:
+        return sum(depth for earlier, depth in depths.items() if earlier < stage)
+
+    def level(layer: str) -> int | None:
+        if match := _BLOCK.match(layer):
+            return 1 + before(int(match["stage"] or 0)) + int(match["block"])
+        part, *rest = layer.split(".")
+        if part == "laterals":
+            return before(1 + int(rest[0]))
+        if part in _LOWEST:
+            return 0
+        return top if part in _HIGHEST else None
+
+    return {name: level(layer) for name, layer in layers.items()}
 
 
 def learning_rate(recipe: OptimizerRecipe, epoch: float, epochs: int) -> float:

@@ -85,8 +85,6 @@ def load_batches(
         data.scale,
         data.rand_augment,
         data.erasing,
-        preprocessing.mean,
-        preprocessing.std,
     )
     dataset = ClipDataset(
         videos,

@@ -140,7 +140,8 @@ class Recipe:
     epochs: int = 15
     """passes over the training videos"""
     steps: int | None = None
-    """steps of the optimizer, instead of `epochs`, rounded to whole passes: few videos are passed over more often"""
+    """steps of the optimizer, instead of `epochs`, rounded to whole passes: few videos are passed over more often;
+    of a recipe and what changes it, the nearer one that gives either counts"""
     batch_size: int = 16
     """videos a step of the optimizer"""
     micro_batch_size: int | None = None
@@ -172,7 +173,17 @@ class Recipe:
             return self.epochs
         return max(1, round(self.steps / math.ceil(num_videos / self.batch_size)))
 
+    def require_pairs(self, clips: int) -> None:
+        """See that mixup and CutMix, where they are on, have two clips to mix: ValueError."""
+        if clips < 2 and (self.data.mixup or self.data.cutmix):
+            raise ValueError(
+                f"data.mixup={self.data.mixup}, data.cutmix={self.data.cutmix}: they mix the clips that go through the "
+                f"model together, which must be two clips or more, not {clips}: set batch_size or micro_batch_size"
+            )
+
     def __post_init__(self) -> None:
+        if self.steps is not None:
+            _check_length({"epochs": None if self.epochs == Recipe.epochs else self.epochs, "steps": self.steps})
         often = counts(1, _LONGEST)
         ranges = {"epochs": often, "batch_size": often, "validate_every": often, "seed": counts(0, 2**32 - 1)}
         ranges |= {"label_smoothing": _SHARE, "max_bad_share": _SHARE, "ema": _PART}
@@ -182,6 +193,7 @@ class Recipe:
             counts(1, 10**9).check("steps", self.steps)
         if self.micro_batch_size is not None and not counts(1, self.batch_size).holds(self.micro_batch_size):
             raise ValueError(f"micro_batch_size={self.micro_batch_size} must be in 1..batch_size={self.batch_size}")
+        self.require_pairs(self.micro_batch_size or self.batch_size)
         if self.init and self.init_from_image:
             raise ValueError(f"init={self.init} and init_from_image={self.init_from_image}: give one of them")
         if "num_classes" in self.model:
@@ -232,6 +244,7 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
 
 def _changed(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The values of a recipe with changes, each `key=value`. A whole `model` takes the place of the one there."""
+    length: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -245,9 +258,10 @@ def _changed(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
             values = {**values, "model": value}
         else:
             values = _merge(values, {top: {last: value} if dot else value})
-        if key == "epochs" and not any(other.startswith("steps=") for other in settings):
-            values = {**values, "steps": None}  # of the recipe, which would come before
-    return values
+        if key in _LENGTHS:
+            length[key] = value
+    _check_length(length)
+    return {**_without_length(values), **length} if _gives_length(length) else values
 
 
 def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -272,7 +286,31 @@ def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     base = content.pop("base", None)
     if not isinstance(base, str | None):
         raise RecipeError(f"recipe {name}: base={shown(base)}: must be the name of a recipe, or a file")
-    return _merge(_read_recipe(base, (*above, name)), content) if base else content
+    try:
+        _check_length(content)
+    except ValueError as error:
+        raise RecipeError(f"recipe {name}: {error}") from error
+    if not base:
+        return content
+    below = _read_recipe(base, (*above, name))
+    return _merge(_without_length(below) if _gives_length(content) else below, content)
+
+
+_LENGTHS = ("epochs", "steps")  # of which one says how long a run is
+
+
+def _gives_length(values: Mapping[str, Any]) -> bool:
+    return any(values.get(name) is not None for name in _LENGTHS)
+
+
+def _without_length(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _LENGTHS}
+
+
+def _check_length(values: Mapping[str, Any]) -> None:
+    """See that not both `epochs` and `steps` are given at one level, where the one would be ignored: ValueError."""
+    if all(values.get(name) is not None for name in _LENGTHS):
+        raise ValueError(f"epochs={shown(values['epochs'])} and steps={shown(values['steps'])}: give one of them")
 
 
 def _is_file(path: Path) -> bool:
@@ -305,8 +343,11 @@ def _check_key(key: str) -> None:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
-    return dump_yaml(_with_lists(dataclasses.asdict(recipe)))
+    """The whole recipe, defaults included, as YAML that `load_recipe` reads; of `epochs` and `steps`, what counts."""
+    values = dataclasses.asdict(recipe)
+    if recipe.steps is not None:
+        del values["epochs"]
+    return dump_yaml(_with_lists(values))
 
 
 def _with_lists(value: Any) -> Any:

@@ -118,8 +118,12 @@ def _sum(steps: Sequence[Step]) -> Step:
 
 
 def _loss(logits: Tensor, targets: Tensor, multi_label: bool, smoothing: float) -> Tensor:
-    """Sum over the batch of cross entropy; of binary cross entropy, averaged over classes, for several labels."""
+    """Sum over the batch of cross entropy; of binary cross entropy, averaged over classes, for several labels.
+
+    A share of the target is spread over the classes, or, for several labels, over yes and no of each.
+    """
     if multi_label:
+        targets = targets * (1 - smoothing) + smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1).sum()
     return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
 

@@ -20,8 +20,9 @@ from timesformer.limits import OUT_OF_MEMORY
 from timesformer.memory import is_out_of_memory, limit_memory
 from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.frame_folder import list_images
 from timesformer.video.preprocessing import Preprocessing
-from timesformer.video.shards import PackedVideo, VideoPath, without_credentials
+from timesformer.video.shards import PackedVideo, VideoPath, is_address, without_credentials
 from timesformer.video.transforms import TrainTransform
 from timesformer.workers import QUICKEST, JobError, Method, WorkerLost, Workers, at_step
 
@@ -71,7 +72,7 @@ class FrameCache:
     def frames(self, path: VideoPath) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
         """All frames of a video, uint8 (n, H, W, 3), read from the disk when used; None if not kept."""
         try:
-            key = _fingerprint(path) + f" {self.short_side}".encode()
+            key = fingerprint(path) + f" {self.short_side}".encode()
             file = self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.npy"
             if not file.exists() and not self._keep(path, file):
                 return None
@@ -93,12 +94,24 @@ class FrameCache:
         return True
 
 
-def _fingerprint(path: VideoPath) -> bytes:
-    """Which file it is, and in what state."""
-    if isinstance(path, PackedVideo):  # shards do not change
-        return f"{path.absolute()} {path.offset} {path.size}".encode(errors="surrogateescape")
-    stat = path.stat()
-    return os.fsencode(path.resolve()) + f" {stat.st_mtime_ns} {stat.st_size}".encode()
+def fingerprint(path: VideoPath) -> bytes:
+    """Which video it is, and in what state: its path, size and time of change; of a folder, those of each image.
+
+    Raises:
+        OSError: it is not there.
+    """
+    if isinstance(path, PackedVideo):
+        text = f"{path.absolute()} {path.offset} {path.size}".encode(errors="surrogateescape")
+        return text if is_address(path.shard) else text + _state(Path(path.shard))
+    name = os.fsencode(path.resolve())
+    if not path.is_dir():
+        return name + _state(path)
+    return name + b"".join(b"/" + os.fsencode(image.name) + _state(image) for image in list_images(path))
+
+
+def _state(file: Path) -> bytes:
+    stat = file.stat()
+    return f" {stat.st_mtime_ns} {stat.st_size}".encode()
 
 
 class ClipDataset:
@@ -129,7 +142,10 @@ class ClipDataset:
             return BadVideo(str(item.path), str(error))
         target = torch.zeros(len(self.videos.classes))
         target[list(item.labels)] = 1
-        return self.transform(self.preprocessing.colours(clip), rng), target
+        # Some augmentations weigh the colours of RGB: the model's order comes after them.
+        return self.transform(
+            clip, rng, lambda frames: self.preprocessing.normalize(self.preprocessing.colours(frames))
+        ), target
 
     def failed(self, key: tuple[int, int], reason: str) -> BadVideo:
         """What stands for a video whose decoder was lost."""

@@ -62,26 +62,37 @@ def covering_clips(n: int, num_frames: int, stride: float) -> Indices:
     """As many clips as tile the whole video, their spans side by side: (K, F). For long videos (Table 8).
 
     Clip k spans the frames from its first index up to the first index of clip k + 1, the last clip up to
-    the end. What is left after the full spans gets a clip of its own, at a stride shrunk to fit; only a rest
-    shorter than one stride, too short for one more sample, stays with the clip before it.
+    the end. What is left after the full spans gets a clip of its own, at a stride shrunk to fit, or, where fewer than
+    F frames are left, the last clip that fits into the video. A rest shorter than one stride, too short for one more
+    sample, stays with the clip before it.
     """
     _check(n=n, num_frames=num_frames, stride=stride)
     span = max(1, num_frames * stride)  # below one frame, neighbouring clips would be the same
     num_clips = max(1, math.floor((n - stride) / span) + 1)
-    starts = (np.arange(num_clips) * span).astype(np.int64)
-    return np.stack([start + _offsets(n - int(start), num_frames, stride) for start in starts])
+    starts = (np.arange(num_clips) * span).astype(np.int64).tolist()
+    return _clips_from(starts, n, num_frames, stride, least=1)
 
 
 def sliding_clips(n: int, num_frames: int, stride: float, hop: int) -> Indices:
-    """Clips that start every `hop` frames and see the video to its end: (K, F). For timelines.
+    """Clips that start at 0, `hop`, 2 `hop`, ... until one sees the end of the video: (K, F). For timelines.
 
-    The last one is shrunk to what is left where less than a span is, as by `covering_clips`, which this is for a hop
-    of a span.
+    Where less than a span is left for the last clip, its stride shrinks to fit; where that is fewer than F frames, or
+    than one stride, the last clip is the last one that fits into the video. So no clip repeats a frame unless the video
+    is shorter than a span.
     """
     _check(n=n, num_frames=num_frames, stride=stride, hop=hop)
-    span = num_frames * stride
-    count = max(1, 1 + math.ceil((n - span) / hop)) if n > span else 1
-    starts = [start for start in range(0, count * hop, hop) if start < n]
+    span = max(1, num_frames * stride)
+    starts = [0]
+    while starts[-1] + span < n:
+        starts.append(starts[-1] + hop)
+    return _clips_from(starts, n, num_frames, stride, least=stride)
+
+
+def _clips_from(starts: list[int], n: int, num_frames: int, stride: float, least: float) -> Indices:
+    """Clips at these starts; the last one starts earlier where it would have fewer than F frames, or than `least`."""
+    span = max(1, math.floor(num_frames * stride))
+    if len(starts) > 1 and n - starts[-1] < max(min(num_frames, span), least):
+        starts = [*starts[:-1], n - span]
     return np.stack([start + _offsets(n - start, num_frames, stride) for start in starts])
 
 

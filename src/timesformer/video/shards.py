@@ -231,6 +231,7 @@ class FilePart(io.RawIOBase):
         self.name = name
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes of the part; how many there were."""
         self._file.seek(self._offset + self._at)
         content = self._file.read(min(len(buffer), max(0, self._size - self._at)))
         buffer[: len(content)] = content

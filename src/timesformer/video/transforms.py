@@ -108,7 +108,6 @@ class TrainTransform:
             3/4 to 4/3; used instead of `short_side` where given.
         rand_augment: magnitude of RandAugment, 0 (off) to 10.
         erasing: probability of random erasing.
-        mean, std: of each colour, as the model takes them, see `normalize`.
 
     Raises ValueError where an argument is out of its range.
     """
@@ -119,8 +118,6 @@ class TrainTransform:
     scale: tuple[float, float] | None = None
     rand_augment: int = 0
     erasing: float = 0.0
-    mean: Colour = (MEAN,) * 3
-    std: Colour = (STD,) * 3
 
     def __post_init__(self) -> None:
         _check("image_size", self.image_size, self.image_size >= 1, "at least 1")
@@ -136,14 +133,17 @@ class TrainTransform:
         _check("rand_augment", self.rand_augment, 0 <= self.rand_augment <= 10, "in 0..10")
         _check("erasing", self.erasing, 0 <= self.erasing <= 1, "in 0..1")
 
-    def __call__(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(
+        self, clip: Tensor, rng: np.random.Generator, as_input: Callable[[Tensor], Tensor] = normalize
+    ) -> Tensor:
+        """The clip, RGB, varied; `as_input` makes what the model takes of it, as `normalize` does."""
         clip = crop(clip, *self._crop_box(*_frame_size(clip), rng))
         clip = _resize(clip, self.image_size, self.image_size)
         if rng.random() < self.flip:
             clip = clip.flip(2)
         if self.rand_augment:
             clip = rand_augment(clip, self.rand_augment, rng)
-        planes = normalize(clip, self.mean, self.std)
+        planes = as_input(clip)
         if rng.random() < self.erasing:
             _erase_(planes, rng)
         return planes

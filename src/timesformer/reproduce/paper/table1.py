@@ -18,9 +18,9 @@ def _gap(results: Results, column: str) -> float:
     return results.mean("divided_space_time", column) - results.mean("space_only", column)
 
 
-def _lead(results: Results) -> float:
+def _lead(results: Results, column: str) -> float:
     others = [name for name in _PAPER if name != "divided_space_time"]
-    return results.mean("divided_space_time", "ssv2") - max(results.mean(name, "ssv2") for name in others)
+    return results.mean("divided_space_time", column) - max(results.mean(name, column) for name in others)
 
 
 EXPERIMENT = Experiment(
@@ -33,6 +33,7 @@ EXPERIMENT = Experiment(
         Claim(
             "Where one frame suffices, space-only is close to divided: within 5 points", lambda r: 5 - _gap(r, "k400")
         ),
-        Claim("Divided attention is the best of the five where order decides", _lead),
+        Claim("Divided attention is the best of the five where order decides", lambda r: _lead(r, "ssv2")),
+        Claim("Divided attention is the best of the five where one frame suffices", lambda r: _lead(r, "k400")),
     ],
 )

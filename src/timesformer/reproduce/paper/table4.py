@@ -21,5 +21,13 @@ EXPERIMENT = Experiment(
             "Where order decides, positions in space and time are better than in space alone",
             lambda r: r.mean("space_time", "ssv2") - r.mean("space", "ssv2"),
         ),
+        Claim(
+            "Where one frame suffices, positions in space are better than none",
+            lambda r: r.mean("space", "k400") - r.mean("none", "k400"),
+        ),
+        Claim(
+            "Where one frame suffices, positions in space and time are better than in space alone",
+            lambda r: r.mean("space_time", "k400") - r.mean("space", "k400"),
+        ),
     ],
 )
