@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from timesformer.reproduce.plan import Plan
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
-    from timesformer.video.datasets import VideoList
+    from timesformer.video.items import VideoList
     from timesformer.video.shards import VideoPath
 
 MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder or hub id of Hugging Face's TimeSformer"
@@ -150,8 +150,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from timesformer.model.tensors import WeightsError
     from timesformer.training.errors import TrainingError
     from timesformer.training.recipe import RecipeError
-    from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
+    from timesformer.video.items import DataError
 
     return (
         ImportError,

@@ -29,8 +29,9 @@ from timesformer.evaluation.evaluate import Evaluation, evaluate
 from timesformer.evaluation.protocols import Clips
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.predictor import VideoClassifier
-from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos
+from timesformer.video.datasets import read_videos
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import DataError, VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
 

@@ -17,7 +17,7 @@ import pytest
 
 from timesformer.video import check
 from timesformer.video.check import CheckReport, check_videos
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 from timesformer.video.synthetic import render, write_dataset, write_video
 
 

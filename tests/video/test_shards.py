@@ -19,17 +19,9 @@ import torch
 
 from timesformer.cli import main
 from timesformer.video.check import check_videos
-from timesformer.video.datasets import (
-    DataError,
-    VideoItem,
-    VideoList,
-    hold_out,
-    read_unlabelled,
-    read_videos,
-    splits,
-    write_list,
-)
+from timesformer.video.datasets import hold_out, read_unlabelled, read_videos, splits, write_list
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import DataError, VideoItem, VideoList
 from timesformer.video.pack import pack
 from timesformer.video.shards import PackedVideo, find_packed
 from timesformer.video.synthetic import render, write_dataset, write_video

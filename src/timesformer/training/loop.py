@@ -51,7 +51,8 @@ from timesformer.training.recipe import Recipe, recipe_yaml
 from timesformer.training.step import Turn, take_step
 from timesformer.training.stop import StopRequest
 from timesformer.video.clips import BadVideo, write_bad_videos
-from timesformer.video.datasets import VideoList, take_fraction
+from timesformer.video.datasets import take_fraction
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from torch import Tensor
 from timesformer.files import replace_file
 from timesformer.limits import OUT_OF_MEMORY
 from timesformer.memory import is_out_of_memory, limit_memory
-from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import PackedVideo, VideoPath, without_credentials
 from timesformer.video.transforms import TrainTransform

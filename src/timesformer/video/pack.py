@@ -23,8 +23,9 @@ from timesformer.lock import output_lock
 from timesformer.memory import limit_memory
 from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.video.clips import TIME_LIMIT, BadVideo, write_bad_videos
-from timesformer.video.datasets import VideoList, read_unlabelled, splits
+from timesformer.video.datasets import read_unlabelled, splits
 from timesformer.video.decode import VideoReader
+from timesformer.video.items import VideoList
 from timesformer.video.shards import INDEX, PackedVideo, VideoPath, is_address
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
