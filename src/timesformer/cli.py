@@ -639,8 +639,10 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     )
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
-            count = len(bad.read_bytes().splitlines())
-            console.note(f"{count} videos could not be decoded and were left out: see {bad}")
+            videos_left_out = read_bad_videos(bad)
+            missing = sum(video.is_missing for video in videos_left_out)
+            not_there = f" ({missing} of them are not there)" if missing else ""
+            console.note(f"{len(videos_left_out)} videos could not be read{not_there} and were left out: see {bad}")
     test = held_out or args.val or args.data
     allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
     command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
@@ -648,7 +650,11 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     return 0
 
 
-def _tell_missing(videos: VideoList) -> None:
+def _tell_notes(videos: VideoList, earlier: Sequence[str] = ()) -> None:
+    """Say how data was read where it could have been meant otherwise, but for notes that were shown earlier."""
+    for note in videos.notes:
+        if note not in earlier:
+            console.note(f"note: {note}")
     if videos.missing:
         count = len(videos.missing)
         console.note(
@@ -666,11 +672,11 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
     from timesformer.video.datasets import hold_out, read_videos, splits
 
     videos = read_videos(args.data, "train")
-    _tell_missing(videos)
+    _tell_notes(videos)
     own = splits(args.data)
     if args.val or "val" in own:
         validation = read_videos(args.val or args.data, "val", classes=videos.classes)
-        _tell_missing(validation)
+        _tell_notes(validation, videos.notes)
         return videos, validation.for_task(videos.multi_label)
     if "test" in own or not recipe.data.validation:
         return videos, None
@@ -715,7 +721,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
     classifier = _classifier(args)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
-    _tell_missing(videos)
+    _tell_notes(videos)
     _note_split(args)
     if args.json not in (None, "-"):
         check_output(args.json, "--json", inputs=[item.path for item in videos.items])
@@ -992,12 +998,14 @@ def _embed(args: argparse.Namespace) -> int:
     _check_engine(args)
     _note_split(args)
     if _is_table(args.out):
-        paths = [item.path for item in read_unlabelled(args.data, args.split).items]
-        return _write_bulk(args, _bulk_job(args, "features", paths))
+        videos = read_unlabelled(args.data, args.split)
+        _tell_notes(videos)
+        return _write_bulk(args, _bulk_job(args, "features", [item.path for item in videos.items]))
     with process_group():
         console.quiet = rank() > 0
         classifier = _classifier(args)
         videos = read_unlabelled(args.data, args.split)
+        _tell_notes(videos)
         with track(console, "embed", len(videos.items)) as advance:
             features, bad = embed(
                 classifier.model, videos, classifier.preprocessing, args.out,
@@ -1142,6 +1150,8 @@ def _pack(args: argparse.Namespace) -> int:
             args.data, args.out, short_side=args.short_side, shard_megabytes=args.shard_megabytes,
             workers=args.workers, time_limit=args.time_limit, progress=progress,
         )  # fmt: skip
+    for note in packing.notes:
+        console.note(f"note: {note}")
     for bad in packing.bad:
         console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     if packing.missing:

@@ -250,7 +250,7 @@ def test_split_folders_of_class_folders(tmp_path: Path) -> None:
     assert len(read_videos(tmp_path).items) == 3
     assert named(read_videos(tmp_path, "test")) == [("val/swim/c.mp4", ("swim",))]
     touch(tmp_path, "bus/d.mp4")  # is `train` a vehicle?
-    with pytest.raises(DataError, match="holds train, val, which are splits by their names, beside .*: bus; move"):
+    with pytest.raises(DataError, match=r"holds train, val, which are splits by their names, beside .*: bus; move"):
         read_videos(tmp_path)
 
 

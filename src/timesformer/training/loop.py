@@ -344,9 +344,12 @@ def _note_bad_videos(bad: Iterable[BadVideo], progress: Progress, out: Path, tot
     listed = [BadVideo(path, reason) for path, reason in sorted(progress.bad.items())]
     on_first(partial(write_bad_videos, file, listed))
     if len(progress.bad) > max(1, max_share * total):
-        raise TrainingError(
-            f"{len(progress.bad)} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
-        )
+        missing = [video.path for video in listed if video.is_missing]
+        failed = f"{len(listed) - len(missing)} of {total} videos failed to decode"
+        if missing:
+            also = f" (and {failed})" if len(missing) < len(listed) else ""
+            failed = f"{len(missing)} of {total} videos are not there, such as {missing[0]}{also}"
+        raise TrainingError(f"{failed}, more than max_bad_share={max_share}: see {file}")
 
 
 def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:

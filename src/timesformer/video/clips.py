@@ -41,6 +41,11 @@ class BadVideo:
         for name in ("path", "reason"):  # which are shown and written, where passwords in addresses have no place
             object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is not there at all."""
+        return self.reason.endswith(": no such file")
+
     @classmethod
     def lost(cls, path: VideoPath, reason: str) -> BadVideo:
         """One whose decoder was lost; the reason names the file as a reader's would."""

@@ -44,12 +44,14 @@ class Packing:
         shards: into how many files.
         bad: those that could not be, and why.
         missing: names of videos that a benchmark lists and that are not on disk.
+        notes: how the data was read where it could have been meant otherwise.
     """
 
     videos: int
     shards: int
     bad: tuple[BadVideo, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def pack(
         index = {"classes": first.classes, "multi_label": multi_label, "sha256": digests, "videos": entries}
         write_json(out / INDEX, index)
     missing = tuple(name for part in parts.values() for name in part.missing)
-    return Packing(len(entries), len({entry["shard"] for entry in entries}), bad, missing)
+    notes = tuple(dict.fromkeys(note for part in parts.values() for note in part.notes))
+    return Packing(len(entries), len({entry["shard"] for entry in entries}), bad, missing, notes)
 
 
 def _pack(
