@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from timesformer.video.datasets import read_videos, splits
-from timesformer.video.items import DataError
+from timesformer.evaluation.bulk import find_inputs
+from timesformer.video.datasets import read_videos, splits, write_list
+from timesformer.video.items import DataError, fault_of
+from timesformer.video.lists import read_list
 
 NFC, NFD = (unicodedata.normalize(form, "plié") for form in ("NFC", "NFD"))
 
@@ -317,3 +320,43 @@ def test_odd_data(name: str, tmp_path: Path) -> None:
         assert splits(source) == case.splits
     for words in case.said:
         assert re.search(words, "\n".join(videos.notes)), videos.notes
+
+
+def test_names_that_are_numbers_come_back_from_a_list_that_was_written(tmp_path: Path) -> None:
+    lay_out(tmp_path, dict.fromkeys(f"data/{name}/{name}.mp4" for name in ("1", "10", "11", "2")))
+    videos = read_videos(tmp_path / "data")
+    assert videos.classes == ("1", "10", "11", "2")
+    write_list(tmp_path / "held_out.csv", videos)
+    again = read_videos(tmp_path / "held_out.csv", classes=videos.classes)
+    assert {item.path.stem: again.classes[item.labels[0]] for item in again.items} == {
+        name: name for name in ("1", "10", "11", "2")
+    }
+
+
+@pytest.mark.parametrize("inner", ["run", "run/deep"])
+def test_a_class_folder_that_cannot_be_read_is_refused(
+    inner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay_out(tmp_path, {"run/deep/a.mp4": None, "jump/b.mp4": None})
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path) == str(tmp_path / inner):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=rf"{inner}: cannot be read: Permission denied"):
+        read_videos(tmp_path)
+
+
+def test_an_address_with_one_slash_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("https:/host/a.mp4,run\nC:/b.mp4,jump\n")
+    address, drive = read_list(tmp_path / "list.csv").entries
+    assert "it is an address" in fault_of(address.path)
+    assert fault_of(drive.path) == ""
+
+
+def test_inputs_are_the_paths_of_a_list_with_columns(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("label,path,notes\nrun,a.mp4,x\n,b.mp4,y\n")
+    assert find_inputs([tmp_path / "list.csv"]) == (tmp_path / "a.mp4", tmp_path / "b.mp4")

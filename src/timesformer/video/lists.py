@@ -58,7 +58,7 @@ def read_list(path: Path) -> ListFile:
     """
     lines = list(_lines(path))
     notes = []
-    comments = [line for line in lines if line[1].startswith("#") and not os.path.exists(path.parent / line[1][:255])]
+    comments = {line for line in lines if line[1].startswith("#") and not os.path.exists(path.parent / line[1][:255])}
     columns = _header(lines, path)
     if columns:
         notes.append(columns.note(path))
