@@ -487,7 +487,8 @@ def _add_data(parser: Parser) -> None:
         type=_data,
         required=True,
         metavar="DIR",
-        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, or the "
+        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, perhaps "
+        "with a header such as path,label,split, or the "
         "annotation files of Kinetics, Something-Something-V2, Diving-48 or HowTo100M; or shards that `pack` wrote, "
         "a folder or an address such as s3://bucket/shards",
     )
