@@ -282,6 +282,13 @@ CASES = {
     "folder_of_a_model": folders(
         f"{NFC}/a.mp4", "run/b.mp4", model=("run", NFD), labels={f"{NFC}/a.mp4": NFD, "run/b.mp4": "run"}
     ),
+    "classes_without_videos": Case(
+        {"list.csv": "a.mp4 0\nb.mp4 wave\n", "classes.txt": "run\njump\nwave\n"},
+        data="list.csv",
+        labels={"a.mp4": "run", "b.mp4": "wave"},
+        classes=("run", "jump", "wave"),
+        said=("1 of 3: jump",),
+    ),
     # paths
     "backslash": Case(
         {"list.csv": "run\\a.mp4,run\njump\\b.mp4,jump\n", "run/a.mp4": None, "jump/b.mp4": None},

@@ -47,9 +47,12 @@ class Vocabulary:
         if names is None:
             names, of_numbers = _occurring(labelled, reader)
             notes += of_numbers
-        several = [entry for entry in labelled if len(set(_Reader(names, marks).labels_of(entry))) > 1]
+        elif classes is None:
+            notes += _note_on_unused(labelled, reader, names)
+        reader = _Reader(names, marks)
+        several = [entry for entry in labelled if len(set(reader.labels_of(entry))) > 1]
         if several:
-            example = ", ".join(_Reader(names, marks).labels_of(several[0]))
+            example = ", ".join(reader.labels_of(several[0]))
             notes += (
                 f"several labels a video: {len(several)} of {len(labelled)} videos have more than one, such as "
                 f"{several[0].where}: {example}",
@@ -236,6 +239,16 @@ def _occurring(entries: Sequence[Entry], reader: _Reader) -> tuple[dict[str, str
             f"{unused[0]}; name the classes in classes.txt, or number them without gaps",
         )
     return {str(i): str(i) for i in range(count)}, notes
+
+
+def _note_on_unused(entries: Sequence[Entry], reader: _Reader, names: Mapping[str, str]) -> tuple[str, ...]:
+    """A note on classes of classes.txt that no video has."""
+    used = {names.get(token) for entry in entries for token in reader.labels_of(entry)}
+    own = dict.fromkeys(names.values())
+    unused = [name for name in own if name not in used]
+    if not unused or not entries:
+        return ()
+    return (f"classes.txt has classes without videos, {len(unused)} of {len(own)}: {some(unused)}",)
 
 
 def _notes_on_classes(own: Sequence[str], classes: Sequence[str] | None) -> tuple[str, ...]:
