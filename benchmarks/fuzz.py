@@ -41,8 +41,9 @@ from timesformer.training.checkpoint import Progress, latest_readable, load_chec
 from timesformer.training.errors import TrainingError
 from timesformer.training.recipe import RecipeError, load_recipe
 from timesformer.video.check import check_videos
-from timesformer.video.datasets import DataError, read_videos
+from timesformer.video.datasets import read_videos
 from timesformer.video.decode import is_video_path
+from timesformer.video.items import DataError
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 

@@ -16,7 +16,8 @@ from timesformer.training.loop import make_model
 from timesformer.training.optimizer import make_optimizer
 from timesformer.training.recipe import load_recipe
 from timesformer.video.clips import ClipDataset, collate
-from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset
 from timesformer.video.transforms import TrainTransform

@@ -12,7 +12,8 @@ import numpy as np
 
 import timesformer
 from timesformer.evaluation.features import Features, embed, video_features
-from timesformer.video.datasets import VideoItem, VideoList, read_unlabelled
+from timesformer.video.datasets import read_unlabelled
+from timesformer.video.items import VideoItem, VideoList
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from timesformer.baselines.i3d import I3D
 from timesformer.model.tensors import WeightsError
 from timesformer.training.loop import train
 from timesformer.training.recipe import load_recipe
-from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoList
 from timesformer.video.synthetic import write_dataset
 
 TINY = {"width": 8, "depths": (1, 1, 1, 1), "num_classes": 4, "num_frames": 8, "image_size": 32}

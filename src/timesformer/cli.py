@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from timesformer.reproduce.plan import Plan
     from timesformer.training.loop import Report
     from timesformer.training.recipe import Recipe
-    from timesformer.video.datasets import VideoList
+    from timesformer.video.items import VideoList
     from timesformer.video.shards import VideoPath
 
 MODEL_HELP = "folder of a model or of a run, a released checkpoint, or a folder or hub id of Hugging Face's TimeSformer"
@@ -150,8 +150,8 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from timesformer.model.tensors import WeightsError
     from timesformer.training.errors import TrainingError
     from timesformer.training.recipe import RecipeError
-    from timesformer.video.datasets import DataError
     from timesformer.video.decode import VideoError
+    from timesformer.video.items import DataError
 
     return (
         ImportError,
@@ -487,7 +487,8 @@ def _add_data(parser: Parser) -> None:
         type=_data,
         required=True,
         metavar="DIR",
-        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, or the "
+        help="folder of class folders, folder of `path label` lists (train.csv, val.csv, test.csv), one list, perhaps "
+        "with a header such as path,label,split, or the "
         "annotation files of Kinetics, Something-Something-V2, Diving-48 or HowTo100M; or shards that `pack` wrote, "
         "a folder or an address such as s3://bucket/shards",
     )
@@ -639,8 +640,10 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     )
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
-            count = len(bad.read_bytes().splitlines())
-            console.note(f"{count} videos could not be decoded and were left out: see {bad}")
+            videos_left_out = read_bad_videos(bad)
+            missing = sum(video.is_missing for video in videos_left_out)
+            not_there = f" ({missing} of them are not there)" if missing else ""
+            console.note(f"{len(videos_left_out)} videos could not be read{not_there} and were left out: see {bad}")
     test = held_out or args.val or args.data
     allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
     command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
@@ -648,7 +651,11 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     return 0
 
 
-def _tell_missing(videos: VideoList) -> None:
+def _tell_notes(videos: VideoList, earlier: Sequence[str] = ()) -> None:
+    """Say how data was read where it could have been meant otherwise, but for notes that were shown earlier."""
+    for note in videos.notes:
+        if note not in earlier:
+            console.note(f"note: {note}")
     if videos.missing:
         count = len(videos.missing)
         console.note(
@@ -666,11 +673,11 @@ def _training_videos(args: argparse.Namespace, recipe: Recipe) -> tuple[VideoLis
     from timesformer.video.datasets import hold_out, read_videos, splits
 
     videos = read_videos(args.data, "train")
-    _tell_missing(videos)
+    _tell_notes(videos)
     own = splits(args.data)
     if args.val or "val" in own:
         validation = read_videos(args.val or args.data, "val", classes=videos.classes)
-        _tell_missing(validation)
+        _tell_notes(validation, videos.notes)
         return videos, validation.for_task(videos.multi_label)
     if "test" in own or not recipe.data.validation:
         return videos, None
@@ -716,7 +723,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
     classifier = _classifier(args)
     videos = read_videos(args.data, args.split, classes=classifier.classes).for_task(classifier.model.multi_label)
-    _tell_missing(videos)
+    _tell_notes(videos)
     _note_split(args)
     if args.json not in (None, "-"):
         check_output(args.json, "--json", inputs=[item.path for item in videos.items])
@@ -994,12 +1001,14 @@ def _embed(args: argparse.Namespace) -> int:
     _check_engine(args)
     _note_split(args)
     if _is_table(args.out):
-        paths = [item.path for item in read_unlabelled(args.data, args.split).items]
-        return _write_bulk(args, _bulk_job(args, "features", paths))
+        videos = read_unlabelled(args.data, args.split)
+        _tell_notes(videos)
+        return _write_bulk(args, _bulk_job(args, "features", [item.path for item in videos.items]))
     with process_group():
         console.quiet = rank() > 0
         classifier = _classifier(args)
         videos = read_unlabelled(args.data, args.split)
+        _tell_notes(videos)
         with track(console, "embed", len(videos.items)) as advance:
             features, bad = embed(
                 classifier.model, videos, classifier.preprocessing, args.out,
@@ -1144,6 +1153,8 @@ def _pack(args: argparse.Namespace) -> int:
             args.data, args.out, short_side=args.short_side, shard_megabytes=args.shard_megabytes,
             workers=args.workers, time_limit=args.time_limit, progress=progress,
         )  # fmt: skip
+    for note in packing.notes:
+        console.note(f"note: {note}")
     for bad in packing.bad:
         console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     if packing.missing:

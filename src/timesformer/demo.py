@@ -14,7 +14,8 @@ from timesformer.lock import output_lock
 from timesformer.predictor import VideoClassifier
 from timesformer.training.loop import train
 from timesformer.training.recipe import load_recipe
-from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoList
 from timesformer.video.synthetic import write_dataset
 
 _SCHEMES = ("space_only", "divided_space_time")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timesformer.text import shown
 from timesformer.training.loop import Report
-from timesformer.video.datasets import VideoList
+from timesformer.video.items import VideoList
 
 
 def _progress(console: Console, *columns: TextColumn) -> Progress:

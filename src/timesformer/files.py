@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from timesformer.fonts import fitting_fonts
 from timesformer.lock import is_running
 from timesformer.text import json_text, shown, text_of
 
@@ -178,7 +179,12 @@ def save_figure(path: Path, figure: Any) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # "$" in the name of a file or class is no formula
         text.set_text(shown(text.get_text(), lines=True))
-    with replace_file(path) as new, new.open("wb") as out, rc_context({"text.parse_math": False}):
+    with (
+        replace_file(path) as new,
+        new.open("wb") as out,
+        rc_context({"text.parse_math": False}),
+        fitting_fonts(figure),
+    ):
         try:
             FigureCanvasAgg(figure).print_figure(out, format=path.suffix[1:].lower() or "png", dpi=150)
         except ValueError as error:

@@ -25,7 +25,7 @@ from timesformer.evaluation.bulk import BulkJob, find_inputs, run_bulk
 from timesformer.evaluation.features import video_features
 from timesformer.evaluation.views import Part
 from timesformer.predictor import ClassifierSource, VideoClassifier
-from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.pack import pack
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath

@@ -32,8 +32,9 @@ from timesformer.evaluation.timeline import timeline
 from timesformer.evaluation.views import load_views, usual_batch, view_logits
 from timesformer.model.card import model_card
 from timesformer.predictor import VideoClassifier
-from timesformer.video.datasets import DataError, VideoItem, VideoList, read_videos, write_list
+from timesformer.video.datasets import read_videos, write_list
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import DataError, VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
 

@@ -27,8 +27,9 @@ from timesformer.training.checkpoint import load_checkpoint
 from timesformer.training.loop import make_model, train
 from timesformer.training.order import load_batches
 from timesformer.training.recipe import load_recipe
-from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.datasets import read_videos
 from timesformer.video.decode import VideoReader
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset
 

@@ -23,8 +23,8 @@ from timesformer.evaluation.protocols import PROTOCOLS
 from timesformer.evaluation.views import load_views, view_parts
 from timesformer.model.base import VideoConfig, VideoModel
 from timesformer.predictor import ClassifierSource, VideoClassifier
-from timesformer.video.datasets import VideoItem, VideoList
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_video
 

@@ -19,7 +19,8 @@ from timesformer.evaluation import features as module
 from timesformer.evaluation.features import Features, embed, video_features
 from timesformer.evaluation.views import load_views
 from timesformer.explain.tsne import thumbnail, write_map
-from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset
 from timesformer.video.transforms import normalize

@@ -16,7 +16,7 @@ from timesformer.evaluation.evaluate import Evaluation
 from timesformer.explain import report
 from timesformer.explain.report import mistakes, write_report
 from timesformer.video.clips import BadVideo
-from timesformer.video.datasets import VideoItem
+from timesformer.video.items import VideoItem
 from timesformer.video.synthetic import write_dataset
 
 

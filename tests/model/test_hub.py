@@ -25,7 +25,7 @@ from timesformer.evaluation.evaluate import Evaluation
 from timesformer.model import hub
 from timesformer.model.tensors import WeightsError
 from timesformer.model.weights import convert, load_model
-from timesformer.video.datasets import VideoItem
+from timesformer.video.items import VideoItem
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -33,7 +33,8 @@ from timesformer.training.loop import Report, train
 from timesformer.training.order import StepOrder
 from timesformer.training.recipe import load_recipe
 from timesformer.training.stop import StopRequest
-from timesformer.video.datasets import VideoItem, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoItem
 from timesformer.video.synthetic import write_dataset
 
 # All that is random is on. Three micro-batches a step: of two processes one has a turn without clips, of four two.

@@ -28,7 +28,8 @@ from tests.baselines.tiny import tiny as tiny_baseline
 from timesformer.training.loop import Report, StepOrder, TrainingError, make_model, train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.training.step import _loss
-from timesformer.video.datasets import VideoItem, VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_dataset, write_video
 

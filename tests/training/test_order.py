@@ -13,7 +13,7 @@ from timesformer.training import order as order_module
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.recipe import DataRecipe, Recipe
 from timesformer.video.clips import ClipDataset
-from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 

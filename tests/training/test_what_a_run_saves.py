@@ -22,7 +22,7 @@ from timesformer.training.loop import make_model, train
 from timesformer.training.recipe import Recipe, load_recipe
 from timesformer.training.step import Step, take_step
 from timesformer.video.clips import BadVideo, ClipDataset
-from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.synthetic import write_video
 from timesformer.video.transforms import TrainTransform

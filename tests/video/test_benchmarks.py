@@ -17,7 +17,8 @@ from timesformer.video.benchmarks import (
     benchmark_splits,
     read_benchmark,
 )
-from timesformer.video.datasets import DataError, VideoItem, VideoList, take_fraction
+from timesformer.video.datasets import take_fraction
+from timesformer.video.items import DataError, VideoItem, VideoList
 
 
 def put(folder: Path, name: str, content: object) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from timesformer.video import check
 from timesformer.video.check import CheckReport, check_videos
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 from timesformer.video.synthetic import render, write_dataset, write_video
 
 
@@ -216,7 +216,7 @@ def test_wrong_use(tmp_path: Path) -> None:
         check_videos(tmp_path, workers=0)
     report = check_videos(tmp_path)
     assert not report.ok
-    assert report.lines() == [f"{tmp_path}: 0 videos, 0 of them decode to the last frame", "problems: 0"]
+    assert report.lines() == [f"{tmp_path}: there are no videos"]
 
 
 def test_real_videos(shared_data: Path) -> None:
@@ -237,3 +237,42 @@ def test_a_folder_of_odd_files(shared_data: Path) -> None:
     ]
     assert sorted(problems["short"]) == ["one_frame.mp4", "seven_frames.mp4", "two_frames.mp4"]
     assert set(problems) == {"unreadable", "short", "unlabelled"}
+
+
+def test_notes_on_what_is_no_problem(clean: Path, tmp_path: Path) -> None:
+    videos = [clean / line.split()[0] for line in (clean / "train.csv").read_text().splitlines()]
+    videos += [clean / line.split()[0] for line in (clean / "val.csv").read_text().splitlines()]
+    for number, video in enumerate(videos):
+        label = "run" if number < 10 else "jump" if number < 11 else "swim"
+        (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, tmp_path / "data" / label / f"{number}.mp4")
+    (tmp_path / "data" / "wave").mkdir()
+    report = check_videos(tmp_path / "data", workers=2)
+    assert report.ok
+    notes = report.to_json()["notes"]
+    assert isinstance(notes, list)
+    assert notes == [
+        f"{tmp_path / 'data' / 'wave'}: is empty, and no class",
+        "all: 2 of 3 classes have one video alone: jump, swim",
+        "all: classes are of very different sizes: 1 videos of 'jump', 10 of 'run'",
+    ]
+    assert [line for line in report.lines() if line.startswith("note: ")] == [f"note: {note}" for note in notes]
+    (tmp_path / "one" / "run").mkdir(parents=True)
+    shutil.copy(videos[0], tmp_path / "one" / "run" / "a.mp4")
+    assert any("one class alone, 'run'" in note for note in check_videos(tmp_path / "one", workers=1).notes)
+
+
+def test_truncated_videos_are_counted_among_the_readable(data: Path) -> None:
+    video = data / (data / "train.csv").read_text().split()[0]
+    write_matroska(video, 50)
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    report = check_videos(data, workers=2)
+    assert found(report) == {"truncated": [video.name]}
+    assert report.lines()[0] == f"{data}: 12 videos, 12 readable, of them 1 truncated"
+
+
+def test_an_empty_label_is_none(data: Path) -> None:
+    lines = (data / "train.csv").read_text().splitlines()
+    path = lines[0].split()[0]
+    (data / "train.csv").write_text("\n".join([f'{path},""', *lines[1:]]))
+    assert found(check_videos(data, workers=2)) == {"unlabelled": [Path(path).name]}

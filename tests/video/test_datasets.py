@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timesformer.video.datasets import (
-    DataError,
-    VideoItem,
-    VideoList,
-    find_videos,
-    hold_out,
-    read_unlabelled,
-    read_videos,
-    splits,
-)
+from timesformer.video.datasets import hold_out, read_unlabelled, read_videos, splits
+from timesformer.video.folders import find_videos
+from timesformer.video.items import DataError, VideoItem, VideoList
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -134,11 +127,14 @@ def test_classes_file(tmp_path: Path, text: str) -> None:
     assert [item.labels for item in videos.items] == [(0 if counts_from_one else 1,), (1,)]
 
 
-def test_classes_file_of_numbers_is_indexed(tmp_path: Path) -> None:
+def test_labels_that_are_all_names_of_a_classes_file_of_numbers_are_names(tmp_path: Path) -> None:
     write(tmp_path, train="a.mp4 1\nb.mp4 7\n", classes="1\n0\n7\n")
     videos = read_videos(tmp_path)
     assert videos.classes == ("1", "0", "7")
-    assert named(videos) == [("a.mp4", ("0",)), ("b.mp4", ("7",))]
+    assert named(videos) == [("a.mp4", ("1",)), ("b.mp4", ("7",))]
+    write(tmp_path, train="a.mp4 1\nb.mp4 2\n")  # 2 is an index, or nothing
+    with pytest.raises(DataError, match=r"train\.csv:1: '1' is the name of a class and the index of '0'"):
+        read_videos(tmp_path)
 
 
 def test_labels_are_mapped_to_the_classes_of_a_model(tmp_path: Path) -> None:
@@ -253,8 +249,9 @@ def test_split_folders_of_class_folders(tmp_path: Path) -> None:
     assert videos.classes == ("bend", "run", "swim")
     assert len(read_videos(tmp_path).items) == 3
     assert named(read_videos(tmp_path, "test")) == [("val/swim/c.mp4", ("swim",))]
-    touch(tmp_path, "bus/d.mp4")  # now `train` is a vehicle
-    assert read_videos(tmp_path).classes == ("bus", "train", "val")
+    touch(tmp_path, "bus/d.mp4")  # is `train` a vehicle?
+    with pytest.raises(DataError, match=r"holds train, val, which are splits by their names, beside .*: bus; move"):
+        read_videos(tmp_path)
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from timesformer.video.benchmarks import benchmark_entries, read_benchmark
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 
 
 def diving(folder: Path, train: Any, vocabulary: Any = (["Back", "15som", "05Twis", "FREE"],)) -> Path:

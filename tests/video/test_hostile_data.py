@@ -14,8 +14,12 @@ import pytest
 from timesformer.evaluation.bulk import find_inputs
 from timesformer.video.check import check_videos
 from timesformer.video.clips import BadVideo
-from timesformer.video.datasets import DataError, _split_line, find_videos, read_list, read_unlabelled, read_videos
+from timesformer.video.datasets import read_unlabelled, read_videos
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.folders import find_videos
+from timesformer.video.items import DataError
+from timesformer.video.lines import split_line
+from timesformer.video.lists import read_list
 from timesformer.video.pack import pack
 from timesformer.video.shards import PackedVideo, find_packed, read_shards, without_credentials
 from timesformer.video.synthetic import write_video
@@ -98,16 +102,16 @@ def test_what_the_user_lets_lists_name(folder: Path, tmp_path: Path, monkeypatch
     below = f"file://{folder}/shards"
     packed = [str(video) for video, _, _ in read_shards(below).videos]
     (tmp_path / "list.csv").write_text("".join(f"{name} 0\n" for name in packed))
-    assert all(entry.path.fault for entry in read_list(tmp_path / "list.csv"))
+    assert all(entry.path.fault for entry in read_list(tmp_path / "list.csv").entries)
     monkeypatch.setenv("TIMESFORMER_LISTED_ADDRESS", below)
-    assert [len(VideoReader(entry.path)) for entry in read_list(tmp_path / "list.csv")] == [12]
+    assert [len(VideoReader(entry.path)) for entry in read_list(tmp_path / "list.csv").entries] == [12]
     for other in (
         f"file://{folder}/shards2/s.tar/v.mp4",
         f"{below}/../x/s.tar/v.mp4",
         f"{below}/a::http://b/s.tar/v.mp4",
     ):
         (tmp_path / "list.csv").write_text(f"{other} 0\n")
-        assert all(entry.path.fault for entry in read_list(tmp_path / "list.csv"))
+        assert all(entry.path.fault for entry in read_list(tmp_path / "list.csv").entries)
 
 
 def test_credentials_are_not_shown() -> None:
@@ -133,18 +137,18 @@ def test_credentials_are_not_shown() -> None:
     ],
 )
 def test_lines_without_suffix_or_comma(line: str, parts: tuple[str, str], tmp_path: Path) -> None:
-    assert _split_line(line, tmp_path) == parts
+    assert split_line(line, tmp_path)[:2] == parts
 
 
 def test_long_lines_large_lists_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "list.txt"
     file.write_text("a.mp4 0\n" + "1 " * 40_000 + "x\n")
     assert [item.labels for item in read_videos(file).items] == [(0,), ()]
-    first, long = read_list(file)
+    first, long = read_list(file).entries
     assert first.path == tmp_path / "a.mp4"
     assert "has 80001 characters, more than 65536 (TIMESFORMER_MAX_LINE)" in long.path.fault
     file.write_text("1 " * 32_000 + "x\n")  # every word could begin the labels: no time that grows with its square
-    assert len(read_list(file)) == 1
+    assert len(read_list(file).entries) == 1
     file.write_text("a.mp4 999999999999\n")
     with pytest.raises(DataError, match=r"list\.txt:1: the label 999999999999 is more than 999999 .*MAX_CLASSES"):
         read_videos(file)
@@ -260,7 +264,10 @@ def test_an_index_whose_head_is_broken_is_one_error(content: str, reason: str, t
     assert str(caught.value).startswith(f"{tmp_path}: shards.json is no index of shards")
     assert "\n" not in str(caught.value)
     (tmp_path / "list.csv").write_text("shard-000000.tar/a.mp4 0\nb.mp4 0\n")
-    assert [bool(getattr(entry.path, "fault", "")) for entry in read_list(tmp_path / "list.csv")] == [True, False]
+    assert [bool(getattr(entry.path, "fault", "")) for entry in read_list(tmp_path / "list.csv").entries] == [
+        True,
+        False,
+    ]
 
 
 def test_an_index_of_other_splits_hides_no_video(folder: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from timesformer.video.clips import (
     read_bad_videos,
     write_bad_videos,
 )
-from timesformer.video.datasets import VideoList, read_videos
+from timesformer.video.datasets import read_videos
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import PackedVideo
 from timesformer.video.synthetic import write_dataset

@@ -19,17 +19,9 @@ import torch
 
 from timesformer.cli import main
 from timesformer.video.check import check_videos
-from timesformer.video.datasets import (
-    DataError,
-    VideoItem,
-    VideoList,
-    hold_out,
-    read_unlabelled,
-    read_videos,
-    splits,
-    write_list,
-)
+from timesformer.video.datasets import hold_out, read_unlabelled, read_videos, splits, write_list
 from timesformer.video.decode import VideoError, VideoReader
+from timesformer.video.items import DataError, VideoItem, VideoList
 from timesformer.video.pack import pack
 from timesformer.video.shards import PackedVideo, find_packed
 from timesformer.video.synthetic import render, write_dataset, write_video
@@ -140,7 +132,7 @@ def test_addresses_without_shards() -> None:
 def test_lists_of_packed_videos(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = read_videos(shards)
     write_list(tmp_path / "held_out.csv", videos)
-    assert read_videos(tmp_path / "held_out.csv").items == videos.items
+    assert read_videos(tmp_path / "held_out.csv", classes=videos.classes).items == videos.items
     report = check_videos(tmp_path / "held_out.csv", workers=1)
     assert (report.videos, report.readable) == (10, 10)
     assert check_videos(shards, workers=1).videos == check_videos(shards, workers=1).readable > 0

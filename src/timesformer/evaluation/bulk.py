@@ -30,8 +30,11 @@ from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.predictor import ClassifierSource, VideoClassifier
 from timesformer.text import text_of
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load
-from timesformer.video.datasets import LIST_SUFFIXES, VideoItem, VideoList, find_videos, read_list, read_unlabelled
+from timesformer.video.datasets import read_unlabelled
 from timesformer.video.decode import is_video_path
+from timesformer.video.folders import find_videos
+from timesformer.video.items import LIST_SUFFIXES, VideoItem, VideoList
+from timesformer.video.lists import read_list
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath, find_packed, is_address, read_shards, without_credentials
 
@@ -140,7 +143,7 @@ def _inputs(argument: str | Path) -> Iterable[VideoPath]:
     if path.is_dir() and not is_video_path(path):
         return find_videos(path)
     if path.suffix.lower() in LIST_SUFFIXES and path.is_file():
-        return [entry.path for entry in read_list(path)]
+        return [entry.path for entry in read_list(path).entries]
     return [path]
 
 

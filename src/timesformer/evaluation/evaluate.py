@@ -22,7 +22,7 @@ from timesformer.files import save_figure, write_csv, write_json
 from timesformer.outputs import check_replaceable
 from timesformer.text import shown
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, write_bad_videos
-from timesformer.video.datasets import VideoItem, VideoList
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 # What the folder of an evaluation holds, and what `metrics.json` says at least: by it the others are known.

@@ -25,7 +25,7 @@ from timesformer.model.base import VideoModel, digest
 from timesformer.outputs import check_output, check_own_folder
 from timesformer.text import text_of
 from timesformer.video.clips import TIME_LIMIT, BadVideo, load, read_bad_videos, write_bad_videos
-from timesformer.video.datasets import VideoList
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 PART = 256  # videos that a job which is cut off loses at most: its output is written in parts of so many

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from timesformer.evaluation.protocols import Clips, Protocol
 from timesformer.evaluation.views import Part, in_batches, view_parts
 from timesformer.video.clips import BadVideo, load
-from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 

@@ -13,7 +13,8 @@ from timesformer.files import write_json
 from timesformer.model.card import run_folder
 from timesformer.model.weights import model_folder
 from timesformer.ranges import shown
-from timesformer.video.datasets import VideoItem, VideoList, splits
+from timesformer.video.datasets import splits
+from timesformer.video.items import VideoItem, VideoList
 from timesformer.video.shards import PackedVideo
 
 _FILE = "videos.json"  # of a run

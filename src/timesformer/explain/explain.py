@@ -19,6 +19,7 @@ from timesformer.evaluation.views import load_views, view_logits
 from timesformer.explain.overlay import COLOURS, overlay
 from timesformer.explain.rollout import Fusion, class_relevance, rollout
 from timesformer.files import replace_file, save_figure
+from timesformer.fonts import runs
 from timesformer.model.timesformer import TimeSformer
 from timesformer.outputs import check_output
 from timesformer.predictor import VideoClassifier
@@ -163,19 +164,23 @@ def _film(explanation: Explanation, fastest: float = np.inf) -> tuple[Iterator[N
 
 def _captioned(picture: NDArray[np.uint8], lines: list[str]) -> NDArray[np.uint8]:
     """A picture with lines of text under it, even in height and width."""
-    import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = picture.shape[:2]
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), max(10, width // 42))
-    line = round(1.5 * font.size)
+    size = max(10, width // 42)
+    line = round(1.5 * size)
     image = Image.new("RGB", (width + width % 2, height + line * len(lines) + (height + line * len(lines)) % 2))
     image.paste(Image.fromarray(picture))
     draw = ImageDraw.Draw(image)
     for number, text in enumerate(map(shown, lines)):
-        while draw.textlength(text, font) > width - 8 and len(text) > 4:
+        pieces = [(piece, ImageFont.truetype(file, size)) for piece, file in runs(text)]
+        while sum(draw.textlength(piece, font) for piece, font in pieces) > width - 8 and len(text) > 4:
             text = text[:-2] + "…"
-        draw.text((4, height + number * line + 2), text, "white", font)
+            pieces = [(piece, ImageFont.truetype(file, size)) for piece, file in runs(text)]
+        x = 4.0
+        for piece, font in pieces:
+            draw.text((x, height + number * line + 2 + size), piece, "white", font, anchor="ls")  # on one base line
+            x += draw.textlength(piece, font)
     return np.asarray(image)
 
 

@@ -19,6 +19,7 @@ from timesformer.evaluation.views import load_views
 from timesformer.explain.overlay import overlay
 from timesformer.explain.rollout import rollout
 from timesformer.files import write_text
+from timesformer.fonts import fitting_fonts
 from timesformer.model.timesformer import TimeSformer
 from timesformer.predictor import VideoClassifier
 from timesformer.video.clips import BadVideo
@@ -144,7 +145,8 @@ def _picture(figure: Any, text: str) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     data = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(data, format="png", dpi=110)
+    with fitting_fonts(figure):
+        FigureCanvasAgg(figure).print_figure(data, format="png", dpi=110)
     return f'<img alt="{html.escape(text)}" src="{_address(data.getvalue(), "png")}">'
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from timesformer.class_names import parse_class_names
 from timesformer.documents import read_text
 from timesformer.files import replace_file, write_json
 from timesformer.lock import output_lock
@@ -183,10 +184,9 @@ def class_names(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(classes, str | Path):
         return tuple(classes)
     try:
-        lines = read_text(Path(classes)).splitlines()
+        return parse_class_names(read_text(Path(classes)))[0]
     except (OSError, ValueError) as error:
         raise WeightsError(f"{classes}: not a text file of class names: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
 
 
 def check_classes(names: Sequence[str], count: int, where: object) -> None:

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from timesformer.video.clips import fingerprint
-from timesformer.video.datasets import VideoList, hold_out, read_videos, splits
+from timesformer.video.datasets import hold_out, read_videos, splits
+from timesformer.video.items import VideoList
 
 HELD_OUT = 0.2  # of each class, where the data have no split of their own
 

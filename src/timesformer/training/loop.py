@@ -53,7 +53,8 @@ from timesformer.training.recipe import Recipe, recipe_yaml
 from timesformer.training.step import Turn, take_step
 from timesformer.training.stop import StopRequest
 from timesformer.video.clips import BadVideo, write_bad_videos
-from timesformer.video.datasets import VideoList, take_fraction
+from timesformer.video.datasets import take_fraction
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -347,13 +348,15 @@ def _note_bad_videos(bad: Iterable[BadVideo], progress: Progress, out: Path, tot
     file = out / "bad_videos.txt"
     listed = [BadVideo(path, reason) for path, reason in sorted(progress.bad.items())]
     on_first(partial(write_bad_videos, file, listed))
-    count = len(progress.bad)
-    if count == total:
-        raise TrainingError(f"{count} of {total} videos failed to decode: there is nothing to train on: see {file}")
-    if count > max(1, max_share * total):
-        raise TrainingError(
-            f"{count} of {total} videos failed to decode, more than max_bad_share={max_share}: see {file}"
-        )
+    nothing = len(progress.bad) == total
+    if nothing or len(progress.bad) > max(1, max_share * total):
+        missing = [video.path for video in listed if video.is_missing]
+        failed = f"{len(listed) - len(missing)} of {total} videos failed to decode"
+        if missing:
+            also = f" (and {failed})" if len(missing) < len(listed) else ""
+            failed = f"{len(missing)} of {total} videos are not there, such as {missing[0]}{also}"
+        why = ": there is nothing to train on" if nothing else f", more than max_bad_share={max_share}"
+        raise TrainingError(f"{failed}{why}: see {file}")
 
 
 def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from timesformer.training.recipe import Recipe
 from timesformer.video.clips import Batch, ClipDataset, collate, load
-from timesformer.video.datasets import VideoList
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.transforms import TrainTransform
 

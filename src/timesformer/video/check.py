@@ -13,23 +13,21 @@ from typing import Literal, get_args
 
 import av
 
+from timesformer.class_names import some
 from timesformer.memory import limit_memory
 from timesformer.video.benchmarks import benchmark_entries
 from timesformer.video.container import check_regular, opened
-from timesformer.video.datasets import (
-    DataError,
-    Entry,
-    Vocabulary,
-    find_entries,
-    find_lists,
-    find_videos,
-)
+from timesformer.video.datasets import find_entries
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.digests import index_digests, shard_names, shard_problems
+from timesformer.video.folders import find_videos
 from timesformer.video.frame_folder import list_images
+from timesformer.video.items import DataError, Entry, Listing, NoLabel
+from timesformer.video.lists import find_lists
 from timesformer.video.shards import PackedVideo, Shards, VideoPath, read_shards
 from timesformer.video.streams import find_film
 from timesformer.video.truncation import shortfall
+from timesformer.video.vocabulary import Vocabulary
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
 Kind = Literal[
@@ -43,6 +41,7 @@ Kind = Literal[
     "duplicate",  # the same content as another video of the data, or named twice
     "damaged",  # a shard whose bytes are not those that were packed
 ]
+_UNEVEN = 5  # times as many videos as another class has
 _QUANTITIES = ("frames", "height", "width", "fps")
 
 
@@ -77,7 +76,8 @@ class CheckReport:
         classes: videos per class, by split ("all" where the data has no splits).
         ranges: of "frames", "height", "width" (px) and "fps"; empty if no video decodes.
         stray_files: visible files of the folder that are neither videos nor lists.
-        notes: what could not be checked, and why.
+        notes: how the data was read where it could have been meant otherwise, what could not be checked and why, and
+            what is no fault but spoils a model: classes of one video, or of far fewer than others.
     """
 
     source: Path | str
@@ -115,7 +115,11 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        lines = [f"{self.source}: {self.videos} videos, {self.readable} of them decode to the last frame"]
+        if not self.videos:
+            return [f"{self.source}: there are no videos", *self._notes()]
+        truncated = sum(problem.kind == "truncated" for problem in self.problems)
+        of_them = f", of them {truncated} truncated" if truncated else ""
+        lines = [f"{self.source}: {self.videos} videos, {self.readable} readable{of_them}"]
         for split, counts in self.classes.items():
             sizes = Range(min(counts.values()), max(counts.values()))
             lines.append(f"{split}: {sum(counts.values())} labels, {len(counts)} classes of {sizes} videos")
@@ -127,7 +131,10 @@ class CheckReport:
             if found:
                 lines.append(f"{kind.replace('_', ' ')}: {len(found)}")
                 lines += [f"  {problem.path}: {problem.reason}" for problem in found]
-        return [*lines, *self.notes, "no problems" if self.ok else f"problems: {len(self.problems)}"]
+        return [*lines, *self._notes(), "no problems" if self.ok else f"problems: {len(self.problems)}"]
+
+    def _notes(self) -> list[str]:
+        return [f"note: {note}" for note in self.notes]
 
 
 def check_videos(
@@ -156,7 +163,9 @@ def check_videos(
     if shards := read_shards(data):
         return _check_shards(shards, workers or os.cpu_count() or 1, min_frames, time_limit, progress)
     source = Path(data)
-    parts = benchmark_entries(source) or find_entries(source)
+    benchmark = benchmark_entries(source)
+    listing = Listing(benchmark) if benchmark else find_entries(source)
+    parts = listing.parts
     named: dict[VideoPath, Entry] = {}
     repeated = []
     for entry in (entry for part in parts.values() for entry in part):
@@ -169,7 +178,7 @@ def check_videos(
     videos = [path for path in (*named, *extra) if path not in missing]
     facts = _inspect_all(videos, workers or os.cpu_count() or 1, time_limit, progress)
 
-    classes, problems = _labels(parts, source)
+    classes, problems, notes = _labels(parts, source)
     problems += repeated
     problems += [Problem("missing", path, f"{named[path].where}: no such file or folder") for path in missing]
     problems += [Problem("unlabelled", path, "no list or class folder names it") for path in extra]
@@ -184,6 +193,7 @@ def check_videos(
         classes=classes,
         ranges={name: _range(readable, name) for name in _QUANTITIES if readable},
         stray_files=_count_stray(source, known.union(map(os.path.abspath, extra))),
+        notes=(*listing.notes, *notes, *_notes_on_counts(classes)),
     )
 
 
@@ -237,23 +247,44 @@ def _walk(source: Path) -> list[Path]:
     return list(find_videos(source)) if source.is_dir() else []
 
 
-def _labels(parts: Mapping[str, list[Entry]], source: Path) -> tuple[dict[str, dict[str, int]], list[Problem]]:
-    """Videos per class by split, and the lines whose labels cannot be used."""
+def _labels(
+    parts: Mapping[str, list[Entry]], source: Path
+) -> tuple[dict[str, dict[str, int]], list[Problem], tuple[str, ...]]:
+    """Videos per class by split, the lines whose labels cannot be used, and notes on how labels were read."""
     problems = []
     try:
         vocabulary = Vocabulary.of(parts, source)
     except DataError as error:  # in classes.txt, or in the labels as a whole
-        return {}, [Problem("bad_label", entry.path, str(error)) for part in parts.values() for entry in part[:1]][:1]
+        first = [entry for part in parts.values() for entry in part][:1]
+        return {}, [Problem("bad_label", entry.path, str(error)) for entry in first], ()
     counts = {split or "all": Counter(dict.fromkeys(vocabulary.classes, 0)) for split in parts}
     for split, part in parts.items():
         for entry in part:
             try:
                 labels = vocabulary.labels(entry)
+            except NoLabel as error:
+                problems.append(Problem("unlabelled", entry.path, str(error)))
             except DataError as error:
-                problems.append(Problem("bad_label" if entry.text else "unlabelled", entry.path, str(error)))
+                problems.append(Problem("bad_label", entry.path, str(error)))
             else:
                 counts[split or "all"].update(vocabulary.classes[label] for label in labels)
-    return {split: dict(count) for split, count in counts.items() if count}, problems
+    return {split: dict(count) for split, count in counts.items() if count}, problems, vocabulary.notes
+
+
+def _notes_on_counts(classes: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """What the numbers of videos of the classes to learn from say: those of one video, or of far fewer than others."""
+    split = next((name for name in ("train", "all") if name in classes), None)
+    counts = {name: count for name, count in classes[split].items() if count} if split else {}
+    if not counts:
+        return ()
+    notes = []
+    if single := [name for name, count in counts.items() if count == 1]:
+        notes.append(f"{split}: {len(single)} of {len(counts)} classes have one video alone: {some(single)}")
+    least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[most] >= _UNEVEN * counts[least]:
+        sizes = f"{counts[least]} videos of {least!r}, {counts[most]} of {most!r}"
+        notes.append(f"{split}: classes are of very different sizes: {sizes}")
+    return tuple(notes)
 
 
 def _count_stray(source: Path, known: set[str]) -> int:

@@ -18,9 +18,9 @@ from torch import Tensor
 from timesformer.files import replace_file
 from timesformer.limits import OUT_OF_MEMORY
 from timesformer.memory import is_out_of_memory, limit_memory
-from timesformer.video.datasets import VideoList
 from timesformer.video.decode import VideoError, VideoReader
 from timesformer.video.frame_folder import list_images
+from timesformer.video.items import VideoList
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import PackedVideo, VideoPath, is_address, without_credentials
 from timesformer.video.transforms import TrainTransform
@@ -41,6 +41,11 @@ class BadVideo:
     def __post_init__(self) -> None:
         for name in ("path", "reason"):  # which are shown and written, where passwords in addresses have no place
             object.__setattr__(self, name, without_credentials(getattr(self, name)))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is not there at all."""
+        return self.reason.endswith(": no such file")
 
     @classmethod
     def lost(cls, path: VideoPath, reason: str) -> BadVideo:

@@ -23,8 +23,9 @@ from timesformer.lock import output_lock
 from timesformer.memory import limit_memory
 from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.video.clips import TIME_LIMIT, BadVideo, write_bad_videos
-from timesformer.video.datasets import VideoList, read_unlabelled, splits
+from timesformer.video.datasets import read_unlabelled, splits
 from timesformer.video.decode import VideoReader
+from timesformer.video.items import VideoList
 from timesformer.video.shards import INDEX, PackedVideo, VideoPath, is_address
 from timesformer.workers import QUICKEST, JobError, WorkerLost, Workers
 
@@ -43,12 +44,14 @@ class Packing:
         shards: into how many files.
         bad: those that could not be, and why.
         missing: names of videos that a benchmark lists and that are not on disk.
+        notes: how the data was read where it could have been meant otherwise.
     """
 
     videos: int
     shards: int
     bad: tuple[BadVideo, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def pack(
         index = {"classes": first.classes, "multi_label": multi_label, "sha256": digests, "videos": entries}
         write_json(out / INDEX, index)
     missing = tuple(name for part in parts.values() for name in part.missing)
-    return Packing(len(entries), len({entry["shard"] for entry in entries}), bad, missing)
+    notes = tuple(dict.fromkeys(note for part in parts.values() for note in part.notes))
+    return Packing(len(entries), len({entry["shard"] for entry in entries}), bad, missing, notes)
 
 
 def _pack(

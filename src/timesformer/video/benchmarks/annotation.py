@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from timesformer import documents
 from timesformer.limits import limit
-from timesformer.video.datasets import SPLITS, DataError
+from timesformer.video.items import SPLITS, DataError
 
 
 class Row(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from timesformer.video.benchmarks.annotation import Found, Row, beside, objects, read_json
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 
 
 def find_diving(files: list[Path], source: Path) -> Found | None:

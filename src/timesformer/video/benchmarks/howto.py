@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from timesformer.video.benchmarks.annotation import Found, Row, beside, integer, read_text, records
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 
 HOWTO_MIN_VIDEOS = 100  # of a task that counts as a class
 HOWTO_TRAIN_SHARE = 85 / 120  # the paper's 85K of 120K videos

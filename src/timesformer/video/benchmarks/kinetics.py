@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timesformer.video.benchmarks.annotation import Found, Row, integer, read_header, records
-from timesformer.video.datasets import LIST_SUFFIXES, DataError
+from timesformer.video.items import LIST_SUFFIXES, DataError
 
 KINETICS_COLUMNS = frozenset(["youtube_id", "time_start", "time_end"])
 _SPLIT_WORD = re.compile(r"(?<![a-z])(train|validation|validate|val|test)(?![a-z])", re.I)

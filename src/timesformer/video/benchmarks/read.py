@@ -22,9 +22,9 @@ from timesformer.video.benchmarks.diving import find_diving
 from timesformer.video.benchmarks.howto import find_howto
 from timesformer.video.benchmarks.kinetics import KINETICS_COLUMNS, find_kinetics
 from timesformer.video.benchmarks.something import find_something
-from timesformer.video.datasets import LIST_SUFFIXES, SPLITS, DataError, Entry, VideoItem, VideoList
 from timesformer.video.decode import VIDEO_SUFFIXES
 from timesformer.video.frame_folder import IMAGE_SUFFIXES
+from timesformer.video.items import LIST_SUFFIXES, SPLITS, DataError, Entry, VideoItem, VideoList, split_of
 
 _ASIDE = ("annotations", "annotation", "labels", "metadata")  # folders for annotation files beside the videos
 
@@ -185,7 +185,7 @@ def _has_path_lists(folder: Path, files: list[Path]) -> bool:
 
 
 def _is_named_like_list(file: Path) -> bool:
-    return file.stem in SPLITS and file.suffix in LIST_SUFFIXES
+    return split_of(file.stem) is not None and file.suffix.lower() in LIST_SUFFIXES
 
 
 def _choose(found: Found, split: str | None, source: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timesformer.video.benchmarks.annotation import Found, Row, beside, objects, read_json, read_text
-from timesformer.video.datasets import DataError
+from timesformer.video.items import DataError
 
 
 def find_something(files: list[Path], source: Path) -> Found | None:
