@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -606,6 +607,7 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     from timesformer.explain.report import write_report
     from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import train
+    from timesformer.training.outcome import evaluation_of_best, outcome
     from timesformer.video.clips import read_bad_videos
     from timesformer.video.datasets import splits, take_fraction, write_list
     from timesformer.video.shards import without_credentials
@@ -620,31 +622,44 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
             if first_report and writes and held_out and validation:
                 write_list(held_out, validation)
             if report.validation:
-                validated.append(report.validation)
+                validated[report.epoch + 1] = report.validation
             display(report)
 
         first = iter([True])
-        validated: list[Evaluation] = []
+        validated: dict[int, Evaluation] = {}
         train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
+    epochs = read_epochs(args.out / "metrics.jsonl")
+    reached = outcome(epochs) if validation else None
+    tested = None
+    if reached and validation:
+        tested = evaluation_of_best(args.out, reached, validated, validation, recipe.data.workers)
     if not writes:
         return 0
+    lines = reached.lines(recipe.num_epochs(len(used.items))) if reached else []
     write_report(
         args.out / "report.html",
         title=f"Training: {args.out.resolve().name}",
-        evaluation=validated[-1] if validated else None,
-        classifier=VideoClassifier.from_pretrained(args.out / "last"),
+        notes=lines
+        and [*lines, "What follows is of the best model: the one that is used, as commands and load_model do."],
+        evaluation=tested,
+        classifier=VideoClassifier.from_pretrained(args.out),
         configuration=dataclasses.asdict(recipe),
-        epochs=read_epochs(args.out / "metrics.jsonl"),
+        epochs=epochs,
         bad=read_bad_videos(args.out / "bad_videos.txt"),
     )
+    for line in lines:
+        console.print(line)
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
             count = len(bad.read_bytes().splitlines())
             console.note(f"{count} videos could not be decoded and were left out: see {bad}")
     test = held_out or args.val or args.data
-    allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
-    command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
-    console.print(f"model: {args.out}\nnext:  {command}", soft_wrap=True)
+    address = shlex.quote(without_credentials(str(args.data)))
+    allowing = f"TIMESFORMER_LISTED_ADDRESS={address} " if held_out and "://" in str(args.data) else ""
+    words = shlex.join(["timesformer", "evaluate", str(args.out), "--data", without_credentials(str(test))])
+    command = f"{allowing}{words}"
+    used_model = args.out / ("best" if (args.out / "best").is_dir() else "last")
+    console.print(f"model: {used_model}, which {args.out} stands for\nnext:  {command}", soft_wrap=True)
     return 0
 
 

@@ -48,6 +48,7 @@ from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.parallel import share
 from timesformer.training.recipe import Recipe, recipe_yaml
+from timesformer.training.resume import check_same_run
 from timesformer.training.step import Turn, take_step
 from timesformer.training.stop import StopRequest
 from timesformer.video.clips import BadVideo, write_bad_videos
@@ -83,10 +84,10 @@ def train(
 ) -> VideoModel:
     """Train a model on a list of videos.
 
-    The folder `out` gets `last` and, with validation, `best` (models for `timesformer.load_model`), `checkpoint.pt`
-    and the one before it, `checkpoint.previous.pt` (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`,
-    `tensorboard`, and `bad_videos.txt` and `bad_validation_videos.txt` (videos that failed to decode, and why) if
-    there were any.
+    The folder `out` gets `last`, with every checkpoint, and with validation `best` (models for
+    `timesformer.load_model`, which takes `best` where there is one), `checkpoint.pt` and the one before it,
+    `checkpoint.previous.pt` (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`, `tensorboard`, and
+    `bad_videos.txt` and `bad_validation_videos.txt` (videos that failed to decode, and why) if there were any.
 
     Where there are several processes (see `timesformer.distributed`), all call this alike and share each step; a run
     goes on in any number of them. Process 0 writes, into a folder that all of them see.
@@ -96,7 +97,8 @@ def train(
         out: folder of the run.
         recipe: all choices of the run.
         validation: what to validate on, every `recipe.validate_every` epochs.
-        resume: go on from the checkpoint in `out`; start anew where there is none.
+        resume: go on from the checkpoint in `out`; start at the beginning where there is none. A recipe of more epochs
+            goes on from the end, where the learning rate of all steps so far stays the same: not with a cosine.
         on_report: called after each step and each validation.
 
     Returns:
@@ -125,7 +127,7 @@ def _train(
     if not videos.items:
         raise TrainingError(f"{videos.source}: no videos to train on")
     identity = _run_identity(recipe, videos)
-    progress, states = _start(out, identity, resume)
+    progress, states = _start(out, identity, resume, recipe, len(videos.items))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if recipe.activation_checkpointing and device.type == "cpu":
@@ -218,6 +220,8 @@ def _train(
                     states["average"] = average.state_dict()
                 states = parallel.gathered(states)
                 on_first(partial(save_checkpoint, out, progress, states))
+                if not over:  # so that a run that is stopped has a model to use
+                    on_first(partial(parallel.whole(average.model if average else model).save_pretrained, out / "last"))
                 saved_at = time.monotonic()
             if sign and not over:
                 raise Interrupted(sign)
@@ -227,7 +231,9 @@ def _train(
     return final
 
 
-def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress, dict[str, Any] | None]:
+def _start(
+    out: Path, identity: dict[str, Any], resume: bool, recipe: Recipe, num_videos: int
+) -> tuple[Progress, dict[str, Any] | None]:
     """Where the run in a folder has come to, the same in all processes."""
     if len({each["videos"] for each in gather(identity)}) > 1:
         raise TrainingError("the processes do not list the same videos: all must see the same files")
@@ -238,7 +244,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
     if file is None:
         return Progress(), None
     progress, states = load_checkpoint(file)
-    _check_same_run(file, states["run"], identity)
+    check_same_run(file, states["run"], identity, recipe, num_videos, progress)
     return progress, states
 
 
@@ -361,16 +367,6 @@ def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:
     for name, value in settings.items():
         identity |= {f"{name}.{key}": value[key] for key in value} if isinstance(value, dict) else {name: value}
     return identity
-
-
-def _check_same_run(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        values = "" if name == "videos" else f" ({then.get(name)}, now {now.get(name)})"
-        raise TrainingError(
-            f"{checkpoint} is of a run with other {name}{values}: resume with the same, or choose another folder"
-        )
 
 
 class _Log:
