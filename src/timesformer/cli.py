@@ -445,7 +445,12 @@ def _add_model(parser: Parser) -> None:
 
 def _add_options(parser: Parser) -> None:
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="model options, as in num_heads=6"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the model, and where videos are read of how they are cut into clips, as in stride=8",
     )
 
 
@@ -468,7 +473,7 @@ def _source(args: argparse.Namespace) -> ClassifierSource:
     from timesformer.predictor import ClassifierSource
     from timesformer.video.datasets import read_videos, splits
 
-    source = ClassifierSource(args.model, args.classes, _options(args.set))
+    source = ClassifierSource(args.model, args.classes, _options(args.set, videos=True))
     if getattr(args, "calibrate", None) and args.dtype != "int8":
         raise ValueError("--calibrate: only with --dtype int8")
     if getattr(args, "dtype", None) == "int8" and not args.calibrate:
@@ -544,20 +549,27 @@ def _data(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _options(settings: Sequence[str]) -> dict[str, Any]:
-    """Model options from `key=value` texts."""
+def _options(settings: Sequence[str], *, videos: bool = False) -> dict[str, Any]:
+    """Model options, and where `videos` are read those of how they are cut into clips, from `key=value` texts."""
     from timesformer.documents import parse_yaml
     from timesformer.model.timesformer import ModelConfig
+    from timesformer.predictor import CUTTING
     from timesformer.ranges import shown
+    from timesformer.typed import close_match
 
-    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    known = [field.name for field in dataclasses.fields(ModelConfig)] + (list(CUTTING) if videos else [])
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} is not of the form key=value")
+        if key in CUTTING and not videos:
+            raise ValueError(
+                f"--set {key}: how videos are cut into clips is set where videos are read, as in `predict`"
+            )
         if key not in known:
-            raise ValueError(f"model option {key!r} is not one of {', '.join(known)}")
+            allowed = f": it is not one of {', '.join(known)}"
+            raise ValueError(f"--set {shown(key)}{close_match(key, known, allowed)}")
         value = parse_yaml(text, f"setting {shown(setting)}")
         values = value if isinstance(value, list) else [value]
         if any(isinstance(each, dict | list) for each in values):
@@ -754,7 +766,15 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
         console.print(f"written: {args.out}, with report.html to look at")
     summary = result.summary()
     _write_json(
-        args.json, {"model": str(args.model), "protocol": protocol.name, "clips": clips, "crops": crops, **summary}
+        args.json,
+        {
+            "model": str(args.model),
+            "protocol": protocol.name,
+            "clips": clips,
+            "crops": crops,
+            "preprocessing": classifier.preprocessing.to_dict(),
+            **summary,
+        },
     )
     if args.json != "-":
         for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
@@ -1069,7 +1089,7 @@ def _serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
     app = create_app(
         args.model,
-        options={"classes": args.classes, **_options(args.set)},
+        options={"classes": args.classes, **_options(args.set, videos=True)},
         limits=limits,
         workers=args.workers,
         threads=max(1, (os.cpu_count() or 1) // args.workers),

@@ -310,3 +310,14 @@ def test_real_folders(shared_data: Path, name: str, train: int, test: int) -> No
     for item in videos.items:
         assert item.path.is_file()
         assert item.path.parent.name.endswith(videos.classes[item.labels[0]])
+
+
+def test_an_unknown_class_is_answered_with_the_names_of_the_others(tmp_path: Path) -> None:
+    """Not with their numbers, nor with the first few."""
+    names = [f"action {letter}" for letter in "abcdefghijkl"]
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    (tmp_path / "train.csv").write_text("a.mp4 12\n")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        read_videos(tmp_path, "train")
+    assert str(refused.value).endswith(f"allowed: {', '.join(names)}")

@@ -251,7 +251,7 @@ class Vocabulary:
         name = self.names.get(token)
         if name in self._index:
             return self._index[name]
-        allowed = [token for token, name in self.names.items() if name in self._index] or list(self.classes)
+        allowed = [name for name in dict.fromkeys(self.names.values()) if name in self._index] or list(self.classes)
         raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {_some(allowed)}")
 
     @cached_property
@@ -260,7 +260,7 @@ class Vocabulary:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
+    return ", ".join(names[:40]) + (f", … and {len(names) - 40} more" if len(names) > 40 else "")
 
 
 def write_list(file: Path, videos: VideoList) -> None:
