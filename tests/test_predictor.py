@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,50 @@ def test_commands_take_it_too(
 
 def test_names_are_listed_before_they_are_loaded() -> None:
     assert {"VideoClassifier", "load_model", "create_model", "prepare", "__version__"} <= set(dir(timesformer))
+
+
+def test_predict_takes_a_folder_and_writes_a_table(
+    folder: Path,
+    frames: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("videos/b.mp4", "videos/in/a,1.mp4", "=1+1.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / name, frames, fps=10)
+    (tmp_path / "videos" / "broken.mp4").write_text("no video")
+    command = ["predict", str(folder), "videos", "=1+1.mp4", "--top", "2", "--set", "stride=3"]
+    assert main([*command, "--out", "x.csv"]) == 1, "one of them is broken"
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "broken.mp4" in output.err
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert list(next(iter(rows.values()))) == ["path", "label", "score", "label2", "score2", "error"]
+    assert rows.keys() == {"videos/b.mp4", "videos/broken.mp4", "videos/in/a,1.mp4", "'=1+1.mp4"}
+    classifier = timesformer.VideoClassifier.from_pretrained(folder, device="cpu", stride=3)
+    (first, score), (second, _) = classifier.predict(tmp_path / "videos" / "b.mp4", top=2)
+    good, bad = rows["videos/b.mp4"], rows["videos/broken.mp4"]
+    assert (good["label"], good["label2"], good["error"]) == (first, second, "")
+    assert float(good["score"]) == pytest.approx(score, abs=1e-5)
+    assert (bad["label"], bad["score"]) == ("", "")
+    assert "broken.mp4" in bad["error"]
+    assert main(command) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "videos/b.mp4"
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(folder), "empty"]) == 1
+    assert "empty: holds no videos" in capsys.readouterr().err
+
+
+def test_predict_replaces_no_input_by_its_table(
+    folder: Path, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a.mp4", frames, fps=10)
+    (tmp_path / "list.csv").write_text("a.mp4 0\n")
+    assert main(["predict", str(folder), str(tmp_path / "list.csv"), "--out", str(tmp_path / "list.csv")]) == 1
+    assert "is an input of the command" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "list.csv").read_text() == "a.mp4 0\n"
+    assert main(["predict", str(folder), str(tmp_path / "a.mp4"), "--out", str(tmp_path / "x.txt")]) == 1
+    assert "must end in .csv or .parquet" in " ".join(capsys.readouterr().err.split())

@@ -125,7 +125,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     out = getattr(args, "out", None)
     if out is not None:
         suffixes = args.suffixes or ()
-        check_output(out, "--out", folder=not suffixes or _is_table(out), suffixes=suffixes, inputs=inputs)
+        folder = _is_table(out) or not (suffixes or (args.run is _predict and _is_csv(out)))
+        check_output(out, "--out", folder=folder, suffixes=suffixes, inputs=inputs)
 
 
 def _files_of_model(model: str | None) -> list[Path]:
@@ -252,7 +253,7 @@ def _parser() -> Parser:
     _add_model(predict)
     predict.add_argument(
         "videos", nargs="+", metavar="VIDEO",
-        help="video file, or folder of frames; with --out FOLDER.parquet also folders, lists and shards of videos",
+        help="video file, folder of frames, or a folder, list or shards of videos",
     )  # fmt: skip
     predict.add_argument("--top", type=types.count, default=5, help="classes to name (default: %(default)s)")
     _add_speed(predict)
@@ -263,8 +264,8 @@ def _parser() -> Parser:
     )
     predict.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="FOLDER.parquet: labels and scores of many videos, as tables in this folder; it goes on where it was cut "
-        "off. With --timeline: folder for timelines (default: here)",
+        help="FILE.csv: labels and scores as a table; FOLDER.parquet: of many videos, as tables in this folder, which "
+        "goes on where it was cut off. With --timeline: folder for timelines (default: here)",
     )  # fmt: skip
     predict.add_argument(
         "--hop", type=types.count, help="frames from one clip of a timeline to the next (default: a clip)"
@@ -721,6 +722,16 @@ def _note_split(args: argparse.Namespace) -> None:
         _refuse(args, ["split"], f"{args.data} is a list, which is read whole")
 
 
+def _split_read(args: argparse.Namespace) -> str:
+    """Which videos of DATA are read, in words."""
+    from timesformer.video.datasets import splits
+    from timesformer.video.shards import without_credentials
+
+    own = splits(args.data)
+    split = f"{args.split} split" if args.split in own else "val split" if own else "all"
+    return f"{split} of {without_credentials(str(args.data))}"
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from timesformer.distributed import locked, process_group, rank
     from timesformer.evaluation.evaluate import FILES, KEYS
@@ -734,7 +745,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
-    from timesformer.display import track
+    from timesformer.display import evaluation_lines, track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
     from timesformer.explain.report import write_report
@@ -777,10 +788,7 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
         },
     )
     if args.json != "-":
-        for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
-            if name in summary:
-                say(f"{name:24}{summary[name]:7.2%}")
-        say(f"{'videos':24}{summary['videos']:7}")
+        say(*evaluation_lines(result, _split_read(args)))
     for bad in result.bad:
         console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     return 0 if result.items else 1
@@ -788,12 +796,12 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
-    from timesformer.evaluation.bulk import find_inputs, rows_of
+    from timesformer.evaluation.bulk import find_inputs, rows_of, write_rows
 
-    if _is_table(args.out) and args.timeline:
+    if (_is_table(args.out) or _is_csv(args.out)) and args.timeline:
         raise ValueError(f"--out {args.out}: timelines are written into a folder, not as tables")
-    if args.out and not (args.timeline or _is_table(args.out)):
-        raise ValueError(f"--out {args.out}: must end in .parquet, or be a folder for --timeline")
+    if args.out and not (args.timeline or _is_table(args.out) or _is_csv(args.out)):
+        raise ValueError(f"--out {args.out}: must end in .csv or .parquet, or be a folder for --timeline")
     if not args.timeline and (args.hop or args.threshold is not None):
         raise ValueError("--hop, --threshold: only with --timeline")
     _check_engine(args)
@@ -803,20 +811,28 @@ def _predict(args: argparse.Namespace) -> int:
         return _timelines(args)
     if _is_table(args.out):
         return _write_bulk(args, _bulk_job(args, "labels", find_inputs(args.videos)))
-    job = _bulk_job(args, "labels", [_video(video) for video in args.videos])
-    results: list[dict[str, Any]] = []
+    job = _bulk_job(args, "labels", find_inputs(args.videos))
+    if not job.videos:
+        raise ValueError(f"{' '.join(args.videos)}: holds no videos")
+    if args.out:
+        check_output(args.out, "--out", suffixes=[".csv"], inputs=job.videos)
     with track(console, "predict", len(job.videos)) as advance:
-        for row in rows_of(job, on_videos=advance):
-            result: dict[str, Any] = {"video": row["path"]}
-            if row["error"]:
-                result["error"] = row["error"]
-            else:
-                pairs = zip(row["labels"], row["scores"], strict=True)
-                result["top"] = [{"label": label, "score": score} for label, score in pairs]
-            results.append(result)
+        rows = rows_of(job, on_videos=advance)
+    if args.out:
+        write_rows(args.out, rows)
+        console.print(f"written: {args.out}, {len(rows)} videos", soft_wrap=True)
+    results: list[dict[str, Any]] = []
+    for row in rows:
+        result: dict[str, Any] = {"video": row["path"]}
+        if row["error"]:
+            result["error"] = row["error"]
+        else:
+            pairs = zip(row["labels"], row["scores"], strict=True)
+            result["top"] = [{"label": label, "score": score} for label, score in pairs]
+        results.append(result)
     _write_json(args.json, results)
     failed = [result["error"] for result in results if "error" in result]
-    if args.json != "-":
+    if args.json != "-" and not args.out:
         for result in results:
             if "top" in result:
                 say(result["video"])
@@ -827,17 +843,12 @@ def _predict(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _video(argument: str) -> VideoPath:
-    from timesformer.video.shards import find_packed
-
-    try:
-        return find_packed(argument) or Path(argument)
-    except (OSError, ValueError):  # as whoever opens the video will tell
-        return Path(argument)
-
-
 def _is_table(out: Path | None) -> bool:
     return out is not None and out.suffix == ".parquet"
+
+
+def _is_csv(out: Path | None) -> bool:
+    return out is not None and out.suffix == ".csv" and not out.is_dir()
 
 
 def _check_engine(args: argparse.Namespace) -> None:
