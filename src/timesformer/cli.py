@@ -15,12 +15,14 @@ import logging
 import os
 import shlex
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from timesformer import option_types as types
+from timesformer.command_examples import EXAMPLES
 from timesformer.console import (
     OutputClosed,
     Parser,
@@ -198,7 +200,10 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         sub.set_defaults(run=run, parser=sub, suffixes=None)
         return sub
 
@@ -207,10 +212,12 @@ def _parser() -> Parser:
     demo.add_argument("--seed", type=types.seed, default=0, help="seed of videos and training (default: %(default)s)")
 
     train = command("train", _train, "train a model on labelled videos")
-    train.epilog = (
-        "Stops on SIGTERM and SIGUSR1 with a checkpoint and exit code 75, for schedulers to queue the same command "
-        "again with --resume; on Ctrl-C likewise, with exit code 1. Several processes share the run, on one machine or "
-        "many, where torchrun or srun starts them: torchrun --nproc-per-node 4 -m timesformer train ..."
+    train.description = textwrap.fill(
+        "Train a model on labelled videos. Stops on SIGTERM and SIGUSR1 with a checkpoint and exit code 75, for "
+        "schedulers to queue the same command again with --resume; on Ctrl-C likewise, with exit code 1. Several "
+        "processes share the run, on one machine or many, where torchrun or srun starts them: torchrun "
+        "--nproc-per-node 4 -m timesformer train ...",
+        width=79,
     )
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
