@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from timesformer.evaluation.evaluate import Evaluation
 from timesformer.text import shown
+from timesformer.training.hints import Hints
 from timesformer.training.loop import Report
 from timesformer.video.datasets import VideoList
 
@@ -98,8 +99,10 @@ class TrainingDisplay:
         videos: VideoList,
         validation: VideoList | None,
         *,
+        hints: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.hints = Hints(0 if videos.multi_label else len(videos.classes)) if hints else None
         self.console, self.validates = console, validation is not None
         self.clock, self.start, self.first = clock, clock(), 0  # steps that an earlier process took
         self.begun = False
@@ -127,6 +130,10 @@ class TrainingDisplay:
             self._line(report, f"validation {report.validation.accuracy:6.1%}")
         elif not self.validates and report.step == report.steps and epoch % max(1, report.epochs // 10) == 0:
             self._line(report, f"waiting for data {report.waiting:.0%}")
+        if self.hints and report.step == report.steps and report.validation is None:
+            hint = self.hints.after(report, moving=report.moving)
+            if hint:
+                self.console.print(hint, style="yellow", soft_wrap=True)
 
     def _line(self, report: Report, text: str) -> None:
         epoch = f"{report.epoch + 1:>{len(str(report.epochs))}}/{report.epochs}"

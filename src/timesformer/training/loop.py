@@ -43,6 +43,7 @@ from timesformer.training.checkpoint import (
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
+from timesformer.training.hints import moves
 from timesformer.training.memory import give_back_freed_memory
 from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
@@ -71,6 +72,8 @@ class Report:
     samples_per_second: float
     waiting: float
     validation: Evaluation | None = None
+    moving: bool = True
+    """whether anything moves in the first clips that the model got"""
 
 
 def train(
@@ -156,14 +159,17 @@ def _train(
     log = _Log(out, progress.epoch, order.steps * progress.epoch + progress.step)
     bf16 = _computes_in_bfloat16(recipe, model, device)
     saved_at, epoch_start, epoch_seen, waited = time.monotonic(), time.monotonic(), 0, 0.0
+    moving: bool | None = None
 
     def turns(step: int) -> Iterator[Turn]:
-        nonlocal waited
+        nonlocal waited, moving
         places = order.turns(step)
         for number, place in enumerate(places, 1):
             asked = time.monotonic()
             batch = None if place is None else next(batches)
             waited += time.monotonic() - asked
+            if moving is None and batch and len(batch.clips):
+                moving = moves(batch.clips)
             yield Turn(place or 0, batch, last=number == len(places))
 
     with closing(batches), StopRequest() as stop, closing(log):
@@ -188,7 +194,7 @@ def _train(
             report = Report(
                 progress.epoch, epochs, progress.step, order.steps,
                 progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
-                epoch_seen / elapsed, waited / elapsed,
+                epoch_seen / elapsed, waited / elapsed, moving=moving is not False,
             )  # fmt: skip
             log.step(order.steps * progress.epoch + progress.step, loss=taken.loss / max(taken.seen, 1), lr=lr)
             on_report(report)
