@@ -135,6 +135,7 @@ def test_the_caption_says_what_bright_means(model: Path, video: Path) -> None:
     assert found.caption()[1] == f"attention rollout: the brightest place weighs {times} times as much as the average"
 
 
+@pytest.mark.slow
 def test_a_gif_stays_small(model: Path, tmp_path: Path) -> None:
     """2.6 s of 640 x 480, each frame another, with noise."""
     rng = np.random.default_rng(0)
