@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SETUP = $(VENV)/.installed
+PLAIN = $(VENV)/.installed-plain
 
 .PHONY: demo test test-all lint docs clean
 
-demo: $(SETUP)  ## watch a TimeSformer learn to tell motions apart, on generated videos
+demo: $(PLAIN)  ## watch a TimeSformer learn to tell motions apart, on generated videos
 	$(BIN)/timesformer demo
 
 test: lint  ## lint, types and the default tests
@@ -24,9 +25,13 @@ docs: $(SETUP)  ## the documentation as a site, in site/
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-$(SETUP): pyproject.toml constraints.txt
+$(PLAIN): pyproject.toml constraints.txt  # what the package itself needs
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(SETUP): $(PLAIN)
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 

@@ -283,4 +283,4 @@ def test_class_names_for_a_model_that_has_none(
     assert main(["predict", str(tmp_path / "bare.pyth"), str(video), "--set", heads, "--classes", str(names)]) == 0
     assert "name " in capsys.readouterr().out
     assert main(["predict", str(tmp_path / "bare.pyth"), str(video), "--set", "heads=3"]) == 1
-    assert "model option 'heads' is not one of" in " ".join(capsys.readouterr().err.split())
+    assert "--set 'heads': did you mean num_heads?" in " ".join(capsys.readouterr().err.split())

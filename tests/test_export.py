@@ -94,6 +94,8 @@ def test_programs_without_this_one_predict_the_same(
         theirs, _, name = line.partition("  ")
         assert name == label
         assert float(theirs) == pytest.approx(score, abs=1e-5)
+    both = subprocess.run([sys.executable, script, file, video, video], capture_output=True, text=True, check=True)
+    assert both.stdout == 2 * f"{video}\n{found}"
 
 
 def test_the_command(

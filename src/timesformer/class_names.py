@@ -37,4 +37,4 @@ def parse_class_names(text: str) -> tuple[tuple[str, ...], int]:
 
 def some(names: Sequence[str]) -> str:
     """The first of many names, for a message."""
-    return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "")
+    return ", ".join(names[:40]) + (f", … and {len(names) - 40} more" if len(names) > 40 else "")

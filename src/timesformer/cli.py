@@ -13,13 +13,16 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shlex
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from timesformer import option_types as types
+from timesformer.command_examples import EXAMPLES
 from timesformer.console import (
     OutputClosed,
     Parser,
@@ -124,7 +127,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     out = getattr(args, "out", None)
     if out is not None:
         suffixes = args.suffixes or ()
-        check_output(out, "--out", folder=not suffixes or _is_table(out), suffixes=suffixes, inputs=inputs)
+        folder = _is_table(out) or not (suffixes or (args.run is _predict and _is_csv(out)))
+        check_output(out, "--out", folder=folder, suffixes=suffixes, inputs=inputs)
 
 
 def _files_of_model(model: str | None) -> list[Path]:
@@ -196,7 +200,10 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Parser:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example:\n  {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         sub.set_defaults(run=run, parser=sub, suffixes=None)
         return sub
 
@@ -205,10 +212,12 @@ def _parser() -> Parser:
     demo.add_argument("--seed", type=types.seed, default=0, help="seed of videos and training (default: %(default)s)")
 
     train = command("train", _train, "train a model on labelled videos")
-    train.epilog = (
-        "Stops on SIGTERM and SIGUSR1 with a checkpoint and exit code 75, for schedulers to queue the same command "
-        "again with --resume; on Ctrl-C likewise, with exit code 1. Several processes share the run, on one machine or "
-        "many, where torchrun or srun starts them: torchrun --nproc-per-node 4 -m timesformer train ..."
+    train.description = textwrap.fill(
+        "Train a model on labelled videos. Stops on SIGTERM and SIGUSR1 with a checkpoint and exit code 75, for "
+        "schedulers to queue the same command again with --resume; on Ctrl-C likewise, with exit code 1. Several "
+        "processes share the run, on one machine or many, where torchrun or srun starts them: torchrun "
+        "--nproc-per-node 4 -m timesformer train ...",
+        width=79,
     )
     _add_data(train)
     train.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -251,7 +260,7 @@ def _parser() -> Parser:
     _add_model(predict)
     predict.add_argument(
         "videos", nargs="+", metavar="VIDEO",
-        help="video file, or folder of frames; with --out FOLDER.parquet also folders, lists and shards of videos",
+        help="video file, folder of frames, or a folder, list or shards of videos",
     )  # fmt: skip
     predict.add_argument("--top", type=types.count, default=5, help="classes to name (default: %(default)s)")
     _add_speed(predict)
@@ -262,8 +271,8 @@ def _parser() -> Parser:
     )
     predict.add_argument(
         "--out", type=Path, metavar="DIR",
-        help="FOLDER.parquet: labels and scores of many videos, as tables in this folder; it goes on where it was cut "
-        "off. With --timeline: folder for timelines (default: here)",
+        help="FILE.csv: labels and scores as a table; FOLDER.parquet: of many videos, as tables in this folder, which "
+        "goes on where it was cut off. With --timeline: folder for timelines (default: here)",
     )  # fmt: skip
     predict.add_argument(
         "--hop", type=types.count, help="frames from one clip of a timeline to the next (default: a clip)"
@@ -444,7 +453,12 @@ def _add_model(parser: Parser) -> None:
 
 def _add_options(parser: Parser) -> None:
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="model options, as in num_heads=6"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the model, and where videos are read of how they are cut into clips, as in stride=8",
     )
 
 
@@ -467,7 +481,7 @@ def _source(args: argparse.Namespace) -> ClassifierSource:
     from timesformer.predictor import ClassifierSource
     from timesformer.video.datasets import read_videos, splits
 
-    source = ClassifierSource(args.model, args.classes, _options(args.set))
+    source = ClassifierSource(args.model, args.classes, _options(args.set, videos=True))
     if getattr(args, "calibrate", None) and args.dtype != "int8":
         raise ValueError("--calibrate: only with --dtype int8")
     if getattr(args, "dtype", None) == "int8" and not args.calibrate:
@@ -544,20 +558,27 @@ def _data(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
-def _options(settings: Sequence[str]) -> dict[str, Any]:
-    """Model options from `key=value` texts."""
+def _options(settings: Sequence[str], *, videos: bool = False) -> dict[str, Any]:
+    """Model options, and where `videos` are read those of how they are cut into clips, from `key=value` texts."""
     from timesformer.documents import parse_yaml
     from timesformer.model.timesformer import ModelConfig
+    from timesformer.predictor import CUTTING
     from timesformer.ranges import shown
+    from timesformer.typed import close_match
 
-    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    known = [field.name for field in dataclasses.fields(ModelConfig)] + (list(CUTTING) if videos else [])
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"setting {setting!r} is not of the form key=value")
+        if key in CUTTING and not videos:
+            raise ValueError(
+                f"--set {key}: how videos are cut into clips is set where videos are read, as in `predict`"
+            )
         if key not in known:
-            raise ValueError(f"model option {key!r} is not one of {', '.join(known)}")
+            allowed = f": it is not one of {', '.join(known)}"
+            raise ValueError(f"--set {shown(key)}{close_match(key, known, allowed)}")
         value = parse_yaml(text, f"setting {shown(setting)}")
         values = value if isinstance(value, list) else [value]
         if any(isinstance(each, dict | list) for each in values):
@@ -607,6 +628,7 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
     from timesformer.explain.report import write_report
     from timesformer.predictor import VideoClassifier
     from timesformer.training.loop import train
+    from timesformer.training.outcome import evaluation_of_best, outcome
     from timesformer.video.clips import read_bad_videos
     from timesformer.video.datasets import splits, take_fraction, write_list
     from timesformer.video.shards import without_credentials
@@ -621,23 +643,33 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
             if first_report and writes and held_out and validation:
                 write_list(held_out, validation)
             if report.validation:
-                validated.append(report.validation)
+                validated[report.epoch + 1] = report.validation
             display(report)
 
         first = iter([True])
-        validated: list[Evaluation] = []
+        validated: dict[int, Evaluation] = {}
         train(videos, args.out, recipe, validation=validation, resume=args.resume, on_report=on_report)
+    epochs = read_epochs(args.out / "metrics.jsonl")
+    reached = outcome(epochs) if validation else None
+    tested = None
+    if reached and validation:
+        tested = evaluation_of_best(args.out, reached, validated, validation, recipe.data.workers)
     if not writes:
         return 0
+    lines = reached.lines(recipe.num_epochs(len(used.items))) if reached else []
     write_report(
         args.out / "report.html",
         title=f"Training: {args.out.resolve().name}",
-        evaluation=validated[-1] if validated else None,
-        classifier=VideoClassifier.from_pretrained(args.out / "last"),
+        notes=lines
+        and [*lines, "What follows is of the best model: the one that is used, as commands and load_model do."],
+        evaluation=tested,
+        classifier=VideoClassifier.from_pretrained(args.out),
         configuration=dataclasses.asdict(recipe),
-        epochs=read_epochs(args.out / "metrics.jsonl"),
+        epochs=epochs,
         bad=read_bad_videos(args.out / "bad_videos.txt"),
     )
+    for line in lines:
+        console.print(line)
     for bad in (args.out / "bad_videos.txt", args.out / "bad_validation_videos.txt"):
         if bad.exists():
             videos_left_out = read_bad_videos(bad)
@@ -645,9 +677,12 @@ def _train_share(args: argparse.Namespace, recipe: Recipe, writes: bool) -> int:
             not_there = f" ({missing} of them are not there)" if missing else ""
             console.note(f"{len(videos_left_out)} videos could not be read{not_there} and were left out: see {bad}")
     test = held_out or args.val or args.data
-    allowing = f"TIMESFORMER_LISTED_ADDRESS={args.data} " if held_out and "://" in str(args.data) else ""
-    command = without_credentials(f"{allowing}timesformer evaluate {args.out} --data {test}")
-    console.print(f"model: {args.out}\nnext:  {command}", soft_wrap=True)
+    address = shlex.quote(without_credentials(str(args.data)))
+    allowing = f"TIMESFORMER_LISTED_ADDRESS={address} " if held_out and "://" in str(args.data) else ""
+    words = shlex.join(["timesformer", "evaluate", str(args.out), "--data", without_credentials(str(test))])
+    command = f"{allowing}{words}"
+    used_model = args.out / ("best" if (args.out / "best").is_dir() else "last")
+    console.print(f"model: {used_model}, which {args.out} stands for\nnext:  {command}", soft_wrap=True)
     return 0
 
 
@@ -701,6 +736,16 @@ def _note_split(args: argparse.Namespace) -> None:
         _refuse(args, ["split"], f"{args.data} is a list, which is read whole")
 
 
+def _split_read(args: argparse.Namespace) -> str:
+    """Which videos of DATA are read, in words."""
+    from timesformer.video.datasets import splits
+    from timesformer.video.shards import without_credentials
+
+    own = splits(args.data)
+    split = f"{args.split} split" if args.split in own else "val split" if own else "all"
+    return f"{split} of {without_credentials(str(args.data))}"
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from timesformer.distributed import locked, process_group, rank
     from timesformer.evaluation.evaluate import FILES, KEYS
@@ -714,7 +759,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
-    from timesformer.display import track
+    from timesformer.display import evaluation_lines, track
     from timesformer.evaluation.evaluate import evaluate
     from timesformer.evaluation.protocols import PROTOCOLS
     from timesformer.evaluation.provenance import about_evaluation
@@ -748,13 +793,10 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
     summary = result.summary()
     for count, what in ((about["trained_on"], "trained on"), (about["chosen_by"], "chosen by")):
         if count:
-            console.print(f"[yellow]note: the model was {what} {count} of these {len(videos.items)} videos[/]")
-    _write_json(args.json, {**about, **summary})
+            console.note(f"note: the model was {what} {count} of these {len(videos.items)} videos")
+    _write_json(args.json, {**about, "preprocessing": classifier.preprocessing.to_dict(), **summary})
     if args.json != "-":
-        for name in ("top1", "top5", "mean_class_accuracy", "mean_average_precision"):
-            if name in summary:
-                say(f"{name:24}{summary[name]:7.2%}")
-        say(f"{'videos':24}{summary['videos']:7}")
+        say(*evaluation_lines(result, _split_read(args)))
     for bad in result.bad:
         console.print(f"[yellow]left out:[/] {_escape(bad.reason)}", markup=True, soft_wrap=True)
     return 0 if result.items else 1
@@ -762,12 +804,12 @@ def _evaluate_share(args: argparse.Namespace, report: bool) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from timesformer.display import track
-    from timesformer.evaluation.bulk import find_inputs, rows_of
+    from timesformer.evaluation.bulk import find_inputs, rows_of, write_rows
 
-    if _is_table(args.out) and args.timeline:
+    if (_is_table(args.out) or _is_csv(args.out)) and args.timeline:
         raise ValueError(f"--out {args.out}: timelines are written into a folder, not as tables")
-    if args.out and not (args.timeline or _is_table(args.out)):
-        raise ValueError(f"--out {args.out}: must end in .parquet, or be a folder for --timeline")
+    if args.out and not (args.timeline or _is_table(args.out) or _is_csv(args.out)):
+        raise ValueError(f"--out {args.out}: must end in .csv or .parquet, or be a folder for --timeline")
     if not args.timeline and (args.hop or args.threshold is not None):
         raise ValueError("--hop, --threshold: only with --timeline")
     _check_engine(args)
@@ -777,20 +819,28 @@ def _predict(args: argparse.Namespace) -> int:
         return _timelines(args)
     if _is_table(args.out):
         return _write_bulk(args, _bulk_job(args, "labels", find_inputs(args.videos)))
-    job = _bulk_job(args, "labels", [_video(video) for video in args.videos])
-    results: list[dict[str, Any]] = []
+    job = _bulk_job(args, "labels", find_inputs(args.videos))
+    if not job.videos:
+        raise ValueError(f"{' '.join(args.videos)}: holds no videos")
+    if args.out:
+        check_output(args.out, "--out", suffixes=[".csv"], inputs=job.videos)
     with track(console, "predict", len(job.videos)) as advance:
-        for row in rows_of(job, on_videos=advance):
-            result: dict[str, Any] = {"video": row["path"]}
-            if row["error"]:
-                result["error"] = row["error"]
-            else:
-                pairs = zip(row["labels"], row["scores"], strict=True)
-                result["top"] = [{"label": label, "score": score} for label, score in pairs]
-            results.append(result)
+        rows = rows_of(job, on_videos=advance)
+    if args.out:
+        write_rows(args.out, rows)
+        console.print(f"written: {args.out}, {len(rows)} videos", soft_wrap=True)
+    results: list[dict[str, Any]] = []
+    for row in rows:
+        result: dict[str, Any] = {"video": row["path"]}
+        if row["error"]:
+            result["error"] = row["error"]
+        else:
+            pairs = zip(row["labels"], row["scores"], strict=True)
+            result["top"] = [{"label": label, "score": score} for label, score in pairs]
+        results.append(result)
     _write_json(args.json, results)
     failed = [result["error"] for result in results if "error" in result]
-    if args.json != "-":
+    if args.json != "-" and not args.out:
         for result in results:
             if "top" in result:
                 say(result["video"])
@@ -801,17 +851,12 @@ def _predict(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _video(argument: str) -> VideoPath:
-    from timesformer.video.shards import find_packed
-
-    try:
-        return find_packed(argument) or Path(argument)
-    except (OSError, ValueError):  # as whoever opens the video will tell
-        return Path(argument)
-
-
 def _is_table(out: Path | None) -> bool:
     return out is not None and out.suffix == ".parquet"
+
+
+def _is_csv(out: Path | None) -> bool:
+    return out is not None and out.suffix == ".csv" and not out.is_dir()
 
 
 def _check_engine(args: argparse.Namespace) -> None:
@@ -1065,7 +1110,7 @@ def _serve(args: argparse.Namespace) -> int:
     )  # fmt: skip
     app = create_app(
         args.model,
-        options={"classes": args.classes, **_options(args.set)},
+        options={"classes": args.classes, **_options(args.set, videos=True)},
         limits=limits,
         workers=args.workers,
         threads=max(1, (os.cpu_count() or 1) // args.workers),

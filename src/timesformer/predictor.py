@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError
@@ -23,9 +24,14 @@ from timesformer.ranges import shown
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import center_crop
+from timesformer.video.transforms import center_crop, spatial_crops
 
 logger = logging.getLogger(__name__)
+
+Frames = NDArray[np.uint8] | torch.Tensor
+Labels = list[tuple[str, float]]
+# How videos are cut into clips, beside the sizes, which are the model's own options.
+CUTTING = tuple(each.name for each in fields(Preprocessing) if each.name not in ("num_frames", "image_size"))
 
 
 class VideoClassifier:
@@ -51,11 +57,7 @@ class VideoClassifier:
         if not model.config.num_classes:
             raise ValueError("num_classes=0: a model without a head can't classify; load it with num_classes=…")
         if preprocessing is None:
-            said = _complete(model)
-            try:
-                preprocessing = Preprocessing(**said)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"the model's preprocessing={shown(said, 300)} is not understood: {error}") from error
+            preprocessing = _preprocessing_of(model)
         self.preprocessing = preprocessing
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model = model.to(self.device).eval()
@@ -65,8 +67,21 @@ class VideoClassifier:
     def from_pretrained(
         cls, source: str | Path, *, device: str | torch.device | None = None, **overrides: Any
     ) -> VideoClassifier:
-        """A classifier from whatever `timesformer.load_model` takes, or a trained baseline."""
-        return cls(load(source, **overrides), device=device)
+        """A classifier from whatever `timesformer.load_model` takes, or a trained baseline.
+
+        Args:
+            source: the model.
+            device: where to compute; a GPU when there is one, by default.
+            overrides: options of the model, as `timesformer.load_model` takes them, and of how videos are cut into
+                clips: `stride`, `sampling` and the others of `Preprocessing`.
+        """
+        cut = {name: overrides.pop(name) for name in CUTTING if name in overrides}
+        model = load(source, **overrides)
+        if not (cut and model.config.num_classes):
+            return cls(model, device=device)
+        preprocessing = _preprocessing_of(model, cut)
+        model.preprocessing = preprocessing.to_dict()
+        return cls(model, preprocessing=preprocessing, device=device)
 
     def prepared(
         self, dtype: Dtype = "float32", *, backend: Backend = "torch", calibration: Iterable[str | VideoPath] = ()
@@ -87,39 +102,63 @@ class VideoClassifier:
         model = prepare(self.model, dtype, backend=backend, calibration=clips)
         return VideoClassifier(model, preprocessing=self.preprocessing, device=self.device)
 
-    def scores(self, video: str | VideoPath, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
+    def scores(self, video: str | VideoPath | Frames, *, clips: Clips = 1, crops: int = 1) -> torch.Tensor:
         """Scores (classes,) of a video in [0, 1], the mean over its views; see `predict`."""
         batch_size = usual_batch(self.preprocessing)
-        parts = view_parts(video, self.preprocessing, clips, crops, at_most=batch_size)
+        in_memory = isinstance(video, np.ndarray | torch.Tensor)
+        if isinstance(video, np.ndarray | torch.Tensor):
+            all_views = iter((_views_of_frames(video, self.preprocessing, clips, crops),))
+        else:
+            parts = view_parts(video, self.preprocessing, clips, crops, at_most=batch_size)
+            all_views = (part.views for part in parts)
         logits = torch.cat(
-            [view_logits(self.model, part.views, self.preprocessing, batch_size=batch_size) for part in parts]
+            [view_logits(self.model, views, self.preprocessing, batch_size=batch_size) for views in all_views]
         )
         try:
             return PROTOCOLS["paper"].scores(logits, multi_label=self.model.multi_label)
         except NotFiniteError as error:
-            raise NotFiniteError(f"{video}: {error}") from None
+            raise NotFiniteError(f"{'frames' if in_memory else video}: {error}") from None
+
+    @overload  # a text is a sequence of texts too, but no list
+    def predict(  # type: ignore[overload-overlap]
+        self, video: str | VideoPath | Frames, *, top: int = 5, clips: Clips = 1, crops: int = 1
+    ) -> Labels: ...
+
+    @overload
+    def predict(
+        self, video: Sequence[str | VideoPath | Frames], *, top: int = 5, clips: Clips = 1, crops: int = 1
+    ) -> list[Labels]: ...
 
     def predict(
-        self, video: str | VideoPath, *, top: int = 5, clips: Clips = 1, crops: int = 1
-    ) -> list[tuple[str, float]]:
+        self,
+        video: str | VideoPath | Frames | Sequence[str | VideoPath | Frames],
+        *,
+        top: int = 5,
+        clips: Clips = 1,
+        crops: int = 1,
+    ) -> Labels | list[Labels]:
         """The classes of highest score, best first.
 
         Args:
-            video: a video file, GIF, or folder of frame images.
+            video: a video file, GIF, or folder of frame images; or frames, uint8 (F, H, W, 3) RGB; or a list of such
+                videos, for a list of answers.
             top: how many classes; fewer come back where the model has fewer.
             clips: clips to average over, spread evenly over the video; `cover` tiles all of it.
             crops: 1 (centre) or 3 along the longer side.
 
         Returns:
-            (class name, score) pairs; the scores of one-label models sum to 1 over all classes.
+            (class name, score) pairs; the scores of one-label models sum to 1 over all classes. For a list, a list.
 
         Raises:
-            VideoError: the video can't be read; the message names the file and says why.
-            ValueError: top, clips or crops are out of range, or the model's outputs are not finite.
+            VideoError: a video can't be read; the message names the file and says why.
+            ValueError: top, clips or crops are out of range, frames of another type or shape, or the model's outputs
+                are not finite.
         """
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
-        return self.best(self.scores(video, clips=clips, crops=crops), top)
+        if isinstance(video, list | tuple):
+            return [self.best(self.scores(each, clips=clips, crops=crops), top) for each in video]
+        return self.best(self.scores(video, clips=clips, crops=crops), top)  # type: ignore[arg-type]
 
     def stream(
         self, frames: Iterable[NDArray[np.uint8] | torch.Tensor], *, hop: int | None = None, top: int = 5
@@ -208,13 +247,41 @@ class ClassifierSource:
         )
 
 
-def _complete(model: VideoModel) -> dict[str, Any]:
-    """A model's preprocessing; where it does not say which frames are taken, as is usual, and that is logged."""
+def _views_of_frames(frames: Frames, preprocessing: Preprocessing, clips: Clips, crops: int) -> torch.Tensor:
+    """Views of a video whose frames are in memory, as `load_views` gives those of a file."""
+    if isinstance(frames, np.ndarray):
+        # A copy, as PyTorch takes no array that runs backwards (such as BGR as RGB), and warns of read-only ones.
+        frames = torch.from_numpy(np.array(frames, order="C"))
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(
+            f"frames of {frames.dtype}, {tuple(frames.shape)}: expected uint8 (F, H, W, 3), F of 1 or more"
+        )
+    indices = preprocessing.view_indices(len(frames), clips)
+    wanted, place = np.unique(indices, return_inverse=True)
+    small = preprocessing.colours(preprocessing.resize(frames.cpu()[wanted]))
+    order = torch.from_numpy(place.reshape(indices.shape))
+    views = torch.stack([crop[order] for crop in spatial_crops(small, preprocessing.image_size, crops)], dim=1)
+    return rearrange(views, "k crop f h w c -> (k crop) f h w c")
+
+
+def _preprocessing_of(model: VideoModel, cut: Mapping[str, Any] | None = None) -> Preprocessing:
+    """How videos become a model's input, as it says itself and with changes: ValueError for what is not allowed."""
+    known = _complete(model, cut or {})
+    try:
+        own = Preprocessing(**known)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the model's preprocessing={shown(known, 300)} is not understood: {error}") from error
+    return replace(own, **cut) if cut else own
+
+
+def _complete(model: VideoModel, cut: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's preprocessing; which frames are taken, where neither it nor `cut` says, is as usual, and logged."""
     known, config = model.preprocessing or {}, model.config
     if "stride" in known or known.get("sampling") == "segments":
         return known
     usual: dict[str, Any] = {"num_frames": config.num_frames, "stride": 32, "sampling": "clip"}
     usual |= {"image_size": min(config.frame_size)}
     assumed = {name: value for name, value in usual.items() if name not in known}
-    logger.warning("the model does not say how videos become its input: taken to be %s", assumed)
+    if "stride" not in cut and cut.get("sampling") != "segments":
+        logger.warning("the model does not say how videos become its input: taken to be %s", assumed)
     return {**assumed, **known}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -75,6 +76,33 @@ def test_an_own_file_and_then_a_wrong_one(page: Any, tmp_path: Path) -> None:
     wait_for(page, "document.getElementById('error').textContent", 60)
     assert "notes.txt" in page.inner_text("#error")
     assert page.locator("#answer").is_hidden()
+
+
+def test_a_file_that_browsers_do_not_play(page: Any, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "old.avi"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=8)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(40):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), format="rgb24")))
+        out.mux(stream.encode())
+    page.set_input_files("#file", str(tmp_path / "old.avi"))
+    wait_for(page, f"document.getElementById('seen').src && {DONE}", 60)
+    assert page.locator("#video").is_hidden()
+    assert page.locator("#unplayed").is_visible()
+    wait_for(page, "document.getElementById('seen').videoWidth > 0", 20)
+    assert page.inner_text("#most") == "The clip in its middle looks most like"
+    assert page.locator("#curves text").all_text_contents()[-2:] == ["time (s)", "score"]
+
+
+def test_the_film_of_one_video_is_gone_while_the_next_is_looked_at(page: Any, tmp_path: Path) -> None:
+    page.click("text=clip.mp4")
+    wait_for(page, f"document.getElementById('seen').videoWidth > 0 && {DONE}", 60)
+    write_video(tmp_path / "next.mp4", np.zeros((8, 32, 32, 3), np.uint8), fps=8)
+    page.route("**/explain*", lambda route: route.abort())
+    page.set_input_files("#file", str(tmp_path / "next.mp4"))
+    wait_for(page, f"document.getElementById('error').textContent && {DONE}", 60)
+    assert page.locator("#top .row").count() == 3
+    assert page.evaluate("document.getElementById('seen').videoWidth") == 0, "nothing of the video before"
 
 
 ATTACK = """async server => {

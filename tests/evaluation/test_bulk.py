@@ -224,7 +224,7 @@ def test_commands(data: Path, source: ClassifierSource, tmp_path: Path, capsys: 
     assert main(["embed", model, str(data), "--out", str(tmp_path / "features.parquet")]) == 0
     assert len(rows(tmp_path / "features.parquet")[0]["features"]) == 24
     for arguments, message in (
-        (["predict", model, "a.mp4", "--out", "table"], "--out table: must end in .parquet, or be a folder"),
+        (["predict", model, "a.mp4", "--out", "table"], "--out table: must end in .csv or .parquet, or be"),
         (["predict", model, "a.mp4", "--out", "t.parquet", "--timeline"], "timelines are written into a folder"),
         (["predict", model, "a.mp4", "--engine", "ray"], "only with --out FOLDER.parquet"),
         (["predict", model, "a.mp4", "--out", "t.parquet", "--replicas", "2"], "--replicas: only with --engine ray"),

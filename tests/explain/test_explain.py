@@ -75,11 +75,12 @@ def test_films_show_all_frames_of_the_clip(model: Path, video: Path, tmp_path: P
     write_explanation(found, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == 10
+        assert film.width == 320
 
 
 def test_the_command(model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(model), str(video), "--out", str(tmp_path / "strip.png"), "--heads", "max"]) == 0
-    assert "attention rollout: 0 (dark) to" in capsys.readouterr().out
+    assert "attention rollout: the brightest place weighs" in capsys.readouterr().out
     assert Image.open(tmp_path / "strip.png").width > 1000
     assert main(["explain", str(model), str(video), "--out", str(tmp_path / "strip.bmp")]) == 1
     assert "must end in .mp4, .gif, .png" in " ".join(capsys.readouterr().err.split())
@@ -116,3 +117,31 @@ def test_a_gif_plays_as_fast_as_the_video(model: Path, tmp_path: Path) -> None:
             durations.append(film.info["duration"])
     assert min(durations) >= 30, "browsers play faster ones slowly"
     assert sum(durations) == pytest.approx(10 * 1000 / 120, abs=35)
+
+
+def test_what_counts_little_stays_visible() -> None:
+    """The brightness of a frame where shares are zero: no less than 80 % of what it was."""
+    frames = torch.full((1, 32, 32, 3), 120, dtype=torch.uint8)
+    shares = torch.zeros(1, 4, 4)
+    shares[0, 0, 0] = 1
+    picture = overlay(frames, shares)[0].astype(int)
+    assert picture[24, 24].min() >= 0.8 * 120
+    assert picture[3, 3].sum() > 1.2 * 3 * 120
+
+
+def test_the_caption_says_what_bright_means(model: Path, video: Path) -> None:
+    found = explain(VideoClassifier.from_pretrained(model), video)
+    times = f"{found.shares.max():.1f}"
+    assert found.caption()[1] == f"attention rollout: the brightest place weighs {times} times as much as the average"
+
+
+@pytest.mark.slow
+def test_a_gif_stays_small(model: Path, tmp_path: Path) -> None:
+    """2.6 s of 640 x 480, each frame another, with noise."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(0, 200, 640)[None, :, None]
+    frames = [(ramp + 40 * np.sin(number / 5) + rng.normal(0, 12, (480, 640, 3))).clip(0, 255) for number in range(78)]
+    write_video(tmp_path / "a.mp4", np.array(frames, dtype=np.uint8), fps=30)
+    classifier = VideoClassifier.from_pretrained(model, stride=20)
+    write_explanation(explain(classifier, tmp_path / "a.mp4"), tmp_path / "a.gif")
+    assert (tmp_path / "a.gif").stat().st_size < 2e6

@@ -146,7 +146,7 @@ def test_labels_are_mapped_to_the_classes_of_a_model(tmp_path: Path) -> None:
     assert videos.classes == model
     assert [item.labels for item in videos.items] == [(2,), (0,)]
     write(tmp_path, train="a.mp4 0\nb.mp4 2\n")
-    with pytest.raises(DataError, match=r"train\.csv:2: '2': 'swim' is no class; allowed: 0, 1, bend, run$"):
+    with pytest.raises(DataError, match=r"train\.csv:2: '2': 'swim' is no class; allowed: bend, run, 0, 1$"):
         read_videos(tmp_path, classes=model)
 
 
@@ -181,9 +181,9 @@ def test_unlabelled_lines_of_another_split_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.mp4 0\nb.mp4 3\n", r"list\.csv:2: '3': '3' is no class; allowed: 0, 1, 2, bend, run, jump$"),
+        ("a.mp4 0\nb.mp4 3\n", r"list\.csv:2: '3': '3' is no class; allowed: bend, run, jump, 0, 1, 2$"),
         ("a.mp4 -1\n", r"list\.csv:1: '-1': '-1' is no class"),
-        ("a.mp4 0\n\nb.mp4 0 rnu\n", r"list\.csv:3: '0 rnu': 'rnu' is no class; allowed: 0, 1"),
+        ("a.mp4 0\n\nb.mp4 0 rnu\n", r"list\.csv:3: '0 rnu': 'rnu' is no class; allowed: bend, run"),
         ("a.mp4 0\nb.mp4\n", r"list\.csv:2: 'b\.mp4' has no label"),
         (",3\n", r"list\.csv:1: '3' has no label"),
         ("\n", r"list\.csv: names no videos; allowed: a list of `path label` lines"),
@@ -307,3 +307,14 @@ def test_real_folders(shared_data: Path, name: str, train: int, test: int) -> No
     for item in videos.items:
         assert item.path.is_file()
         assert item.path.parent.name.endswith(videos.classes[item.labels[0]])
+
+
+def test_an_unknown_class_is_answered_with_the_names_of_the_others(tmp_path: Path) -> None:
+    """All of them, before their numbers."""
+    names = [f"action {letter}" for letter in "abcdefghijkl"]
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    (tmp_path / "train.csv").write_text("a.mp4 12\n")
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        read_videos(tmp_path, "train")
+    assert f"allowed: {', '.join(names)}, 0, 1" in str(refused.value)

@@ -26,6 +26,7 @@ def make_classifier(
     """
     import torch
 
+    from timesformer.class_colours import class_colours
     from timesformer.evaluation.timeline import timeline
     from timesformer.explain.explain import explain, write_explanation
     from timesformer.predictor import VideoClassifier
@@ -48,7 +49,9 @@ def make_classifier(
             return
         if job["do"] == "timeline":
             scored = timeline(classifier, path, on_clip=lambda done, total: _stop_if_unwanted())
+            colours = class_colours(scored.classes)
             answer = {**scored.to_json(job["threshold"]), "video": job["name"]}
+            answer["colours"] = [colours[name] for name in scored.classes]
         else:
             labels = classifier.predict(path, top=job["top"])
             top = [{"label": label, "score": score} for label, score in labels]

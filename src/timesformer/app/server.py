@@ -136,10 +136,11 @@ class Segment(BaseModel):
 
 
 class Timeline(BaseModel):
-    """Scores over the time of a video."""
+    """Scores over the time of a video; `colours` are those of the classes in pictures, #rrggbb."""
 
     video: str
     classes: list[str]
+    colours: list[str]
     clips: list[Clip]
     threshold: float
     segments: list[Segment]

@@ -24,7 +24,7 @@ from timesformer.evaluation.features import parts_of
 from timesformer.evaluation.parts import ViewDataset, outputs
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError, finite
 from timesformer.evaluation.views import Part, usual_batch
-from timesformer.files import check_same_job, remove_unfinished, replace_file
+from timesformer.files import check_same_job, remove_unfinished, replace_file, write_csv
 from timesformer.model.base import digest
 from timesformer.outputs import check_output, check_own_folder, has_keys
 from timesformer.predictor import ClassifierSource, VideoClassifier
@@ -222,6 +222,28 @@ def rows_of(job: BulkJob, *, on_videos: Callable[[int], None] = lambda count: No
         rows.update(zip(block, found, strict=True))
         on_videos(len(block))
     return [rows[number] for number in sorted(rows)]
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    """Write rows of labels as CSV: `path`, `label`, `score`, `label2`, `score2`, ..., `error`.
+
+    A spreadsheet takes a cell that begins with =, +, - or @ for a formula, and names come from others: such a cell
+    gets an apostrophe in front.
+    """
+    most = max((len(row["labels"] or ()) for row in rows), default=0)
+    numbers = ["", *map(str, range(2, most + 1))]
+    head = ["path", *(f"{name}{number}" for number in numbers for name in ("label", "score")), "error"]
+    lines: list[list[str]] = [head]
+    for row in rows:
+        pairs = zip(row["labels"] or (), row["scores"] or (), strict=True)
+        cells = [cell for label, score in pairs for cell in (_cell(label), f"{score:.6f}")]
+        cells += [""] * (len(head) - 2 - len(cells))
+        lines.append([_cell(row["path"]), *cells, _cell(row["error"] or "")])
+    write_csv(file, lines)
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def local_engine(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timesformer.class_colours import class_colours
 from timesformer.evaluation.protocols import finite
 from timesformer.evaluation.views import usual_batch, view_logits
 from timesformer.files import save_figure, write_csv, write_json
@@ -104,6 +105,7 @@ class Timeline:
         """Draw the classes that score highest anywhere over time, and the segments as bars."""
         from matplotlib.figure import Figure
 
+        colours = class_colours(self.classes)
         best = np.argsort(-self.scores.max(axis=0), kind="stable")[:_DRAWN]
         figure = Figure(figsize=(11, 0.45 * len(best) + 3.2), layout="constrained")
         curves, bars = figure.subplots(2, 1, sharex=True, height_ratios=[3, 0.3 * len(best) + 0.4])
@@ -111,10 +113,11 @@ class Timeline:
         edges = [self.times[0, 0], *(middle[1:] + middle[:-1]) / 2, self.times[-1, 1]]
         lines = []
         for number, c in enumerate(best):
-            lines.append(curves.stairs(self.scores[:, c], edges, baseline=None, color=f"C{number}", linewidth=1.2))
+            colour = colours[self.classes[c]]
+            lines.append(curves.stairs(self.scores[:, c], edges, baseline=None, color=colour, linewidth=1.2))
             for segment in self.segments(threshold):
                 if segment.label == self.classes[c]:
-                    bars.barh(number, segment.end - segment.start, left=segment.start, color=f"C{number}")
+                    bars.barh(number, segment.end - segment.start, left=segment.start, color=colour)
         curves.axhline(threshold, color="grey", linewidth=0.6, linestyle=":")
         names = [shown(self.classes[c]) for c in best]
         curves.legend(lines, names, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

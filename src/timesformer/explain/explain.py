@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -29,8 +30,9 @@ from timesformer.video.preprocessing import Preprocessing
 
 _FILM = 300  # frames of a film, at most
 _STRIP = 8  # frames of a strip, at most
-_GIF_RATE = 30  # frames a second, at most; browsers slow a faster GIF down
-_GIF_WIDTH = 640  # px, at most; all of a GIF is held in memory
+_GIF_RATE = 12  # frames a second, at most: a GIF keeps each as a picture
+_GIF_SIZES = ((480, 64), (360, 48), (270, 32), (200, 32), (140, 16))  # width in px and colours, largest first
+_GIF_BYTES = 1_900_000  # the largest of these sizes that takes no more is written; or else the smallest
 _NARROWEST = 320  # px; films of smaller frames are enlarged, so that their captions can be read
 
 SUFFIXES = (".mp4", ".gif", ".png", ".svg", ".pdf")
@@ -66,7 +68,8 @@ class Explanation:
     def caption(self) -> list[str]:
         """Lines that say what is seen."""
         classes = ",  ".join(f"{name} {score:.1%}" for name, score in self.scores)
-        return [classes, f"{self.method}: 0 (dark) to {self.shares.max():.1f} (bright) equal parts"]
+        times = f"{self.shares.max():.1f} times as much as the average"
+        return [classes, f"{self.method}: the brightest place weighs {times}"]
 
 
 def explain(
@@ -200,17 +203,39 @@ def _write_mp4(explanation: Explanation, file: Path) -> None:
 def _write_gif(explanation: Explanation, file: Path) -> None:
     from PIL import Image
 
-    def small(picture: NDArray[np.uint8]) -> Image.Image:
-        image = Image.fromarray(picture)
-        image.thumbnail((_GIF_WIDTH, image.height))
-        return image.quantize(128)
-
-    pictures, fps = _film(explanation, fastest=_GIF_RATE)
-    first, *others = [small(picture) for picture in pictures]
-    ends = np.round(np.arange(len(others) + 2) * 100 / fps)  # a GIF counts in hundredths of a second
+    shown_frames, fps = _film(explanation, fastest=_GIF_RATE)
+    pictures = []
+    for frame in shown_frames:
+        picture = Image.fromarray(frame)
+        picture.thumbnail((_GIF_SIZES[0][0], picture.height))
+        pictures.append(picture)
+    ends = np.round(np.arange(len(pictures) + 1) * 100 / fps)  # a GIF counts in hundredths of a second
     durations = (10 * np.diff(ends)).astype(int).tolist()
+    content = b""
+    for width, colours in _GIF_SIZES:
+        content = _gif(pictures, width, colours, durations)
+        if len(content) <= _GIF_BYTES:
+            break
     with replace_file(file) as new:
-        first.save(new, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+        new.write_bytes(content)
+
+
+def _gif(pictures: Sequence[Any], width: int, colours: int, durations: list[int]) -> bytes:
+    """A GIF of pictures, at most so wide, in one palette for all: what stays from frame to frame takes no bytes."""
+    from PIL import Image
+
+    scale = min(1.0, width / pictures[0].width)
+    size = (max(1, round(pictures[0].width * scale)), max(1, round(pictures[0].height * scale)))
+    small = [picture.resize(size) for picture in pictures]
+    some = small[:: -(-len(small) // 4)]
+    both = Image.new("RGB", (size[0], size[1] * len(some)))
+    for number, picture in enumerate(some):
+        both.paste(picture, (0, number * size[1]))
+    palette = both.quantize(colours)
+    first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in small]
+    out = io.BytesIO()
+    first.save(out, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    return out.getvalue()
 
 
 def _draw_strip(explanation: Explanation, file: Path) -> None:
@@ -243,9 +268,9 @@ def _draw_strip(explanation: Explanation, file: Path) -> None:
     curve.axhline(1, color="grey", linewidth=0.6)
     curve.set_ylim(0, 1.15 * float(explanation.by_frame.max()))
     curve.set_xlabel("time (s)", fontsize=8)
-    curve.set_ylabel("share of frame", fontsize=8)
+    curve.set_ylabel("weight of frame", fontsize=8)
     curve.tick_params(labelsize=8)
     scale = ScalarMappable(Normalize(0, top), COLOURS)
-    figure.colorbar(scale, ax=figure.axes[: 2 * len(drawn)], label="equal parts", shrink=0.8, pad=0.01)
+    figure.colorbar(scale, ax=figure.axes[: 2 * len(drawn)], label="weight (average: 1)", shrink=0.8, pad=0.01)
     figure.suptitle("\n".join([shown(explanation.path.name), *explanation.caption()]), fontsize=9)
     save_figure(file, figure)

@@ -14,7 +14,7 @@ COLOURS = "inferno"  # perceptually uniform
 def overlay(
     frames: Tensor, shares: Tensor, *, top: float | None = None, box: tuple[int, int, int, int] | None = None
 ) -> NDArray[np.uint8]:
-    """Frames in which bright colours mark the patches of large shares.
+    """Frames in which bright colours mark the patches of large shares; the others stay nearly as they are.
 
     Args:
         frames: uint8 (F, H, W, 3).
@@ -32,6 +32,6 @@ def overlay(
     colours = 255 * colormaps[COLOURS](scaled)[..., :3]
     mixed = 0.25 * frames.numpy().astype(np.float32)
     inside = np.s_[:, y : y + height, x : x + width]
-    strength = (0.3 + 0.5 * scaled)[..., None]  # dark colours hide less
-    mixed[inside] = (1 - strength) * frames.numpy()[inside] + strength * colours
+    strength = 0.6 * scaled[..., None]
+    mixed[inside] = (1 - strength) * 0.85 * frames.numpy()[inside] + strength * colours
     return np.asarray(mixed.round(), dtype=np.uint8)

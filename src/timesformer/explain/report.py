@@ -63,6 +63,7 @@ def write_report(
     file: Path,
     *,
     title: str,
+    notes: Sequence[str] = (),
     evaluation: Evaluation | None = None,
     classifier: VideoClassifier | None = None,
     configuration: Mapping[str, Any] | None = None,
@@ -74,13 +75,14 @@ def write_report(
     Args:
         file: .html.
         title: its heading.
+        notes: lines under it.
         evaluation: what was tested, if anything.
         classifier: by which model, to show what it looked at in its most confident mistakes.
         configuration: of the training or the test, as YAML would hold it.
         epochs: figures of each epoch of training, see `timesformer.epochs.read_epochs`.
         bad: videos that could not be read, beside those of the evaluation.
     """
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
     if evaluation and evaluation.items:
         parts.append(_figures(evaluation))
     if epochs:

@@ -56,7 +56,7 @@ def prepare(
         dtype: of weights and computation: `float32` (equal up to rounding), `bfloat16`, or 8 bits for weights and
             inputs of the blocks' linear layers: on a CPU `int8` (attention is bfloat16, the rest float32), on a GPU
             of compute capability 8.9 or later `float8` (the rest bfloat16; on a CPU it is slow, and for tests).
-        backend: what computes: `torch`, or on a CPU `openvino` (`pip install timesformer[openvino]`).
+        backend: what computes: `torch`, or on a CPU `openvino` (`pip install 'timesformer[openvino]'`).
         compile: put it through `torch.compile` as well.
         calibration: for `int8`, normalised clips (B, in_channels, F, H, W), a few dozen of the kind to be classified.
 

@@ -44,12 +44,14 @@ from timesformer.training.checkpoint import (
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
+from timesformer.training.hints import moves
 from timesformer.training.memory import give_back_freed_memory
 from timesformer.training.model_options import WHERE_KNOWN
 from timesformer.training.optimizer import learning_rate, make_optimizer
 from timesformer.training.order import StepOrder, load_batches
 from timesformer.training.parallel import share
 from timesformer.training.recipe import Recipe, recipe_yaml
+from timesformer.training.resume import check_same_run
 from timesformer.training.step import Turn, take_step
 from timesformer.training.stop import StopRequest
 from timesformer.video.clips import BadVideo, write_bad_videos
@@ -73,6 +75,8 @@ class Report:
     samples_per_second: float
     waiting: float
     validation: Evaluation | None = None
+    moving: bool = True
+    """whether anything moves in the first clips that the model got"""
 
 
 def train(
@@ -86,10 +90,10 @@ def train(
 ) -> VideoModel:
     """Train a model on a list of videos.
 
-    The folder `out` gets `last` and, with validation, `best` (models for `timesformer.load_model`), `checkpoint.pt`
-    and the one before it, `checkpoint.previous.pt` (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`,
-    `tensorboard`, and `bad_videos.txt` and `bad_validation_videos.txt` (videos that failed to decode, and why) if
-    there were any.
+    The folder `out` gets `last`, with every checkpoint, and with validation `best` (models for
+    `timesformer.load_model`, which takes `best` where there is one), `checkpoint.pt` and the one before it,
+    `checkpoint.previous.pt` (for resuming), `recipe.yaml` (all settings), `metrics.jsonl`, `tensorboard`, and
+    `bad_videos.txt` and `bad_validation_videos.txt` (videos that failed to decode, and why) if there were any.
 
     Where there are several processes (see `timesformer.distributed`), all call this alike and share each step; a run
     goes on in any number of them. Process 0 writes, into a folder that all of them see.
@@ -99,7 +103,8 @@ def train(
         out: folder of the run.
         recipe: all choices of the run.
         validation: what to validate on, every `recipe.validate_every` epochs.
-        resume: go on from the checkpoint in `out`; start anew where there is none.
+        resume: go on from the checkpoint in `out`; start at the beginning where there is none. A recipe of more epochs
+            goes on from the end, where the learning rate of all steps so far stays the same: not with a cosine.
         on_report: called after each step and each validation.
 
     Returns:
@@ -129,7 +134,7 @@ def _train(
         raise TrainingError(f"{videos.source}: no videos to train on")
     recipe.require_pairs(recipe.micro_batch_size or -(-recipe.batch_size // world_size()))
     identity = _run_identity(recipe, videos)
-    progress, states = _start(out, identity, resume)
+    progress, states = _start(out, identity, resume, recipe, len(videos.items))
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if recipe.activation_checkpointing and device.type == "cpu":
@@ -159,14 +164,17 @@ def _train(
     log = _Log(out, progress.epoch, order.steps * progress.epoch + progress.step)
     bf16 = _computes_in_bfloat16(recipe, model, device)
     saved_at, epoch_start, epoch_seen, waited = time.monotonic(), time.monotonic(), 0, 0.0
+    moving: bool | None = None
 
     def turns(step: int) -> Iterator[Turn]:
-        nonlocal waited
+        nonlocal waited, moving
         places = order.turns(step)
         for number, place in enumerate(places, 1):
             asked = time.monotonic()
             batch = None if place is None else next(batches)
             waited += time.monotonic() - asked
+            if moving is None and batch and len(batch.clips):
+                moving = moves(batch.clips)
             yield Turn(place or 0, batch, last=number == len(places))
 
     with closing(batches), StopRequest() as stop, closing(log):
@@ -191,7 +199,7 @@ def _train(
             report = Report(
                 progress.epoch, epochs, progress.step, order.steps,
                 progress.loss / max(progress.seen, 1), progress.correct / max(progress.seen, 1),
-                epoch_seen / elapsed, waited / elapsed,
+                epoch_seen / elapsed, waited / elapsed, moving=moving is not False,
             )  # fmt: skip
             log.step(order.steps * progress.epoch + progress.step, loss=taken.loss / max(taken.seen, 1), lr=lr)
             on_report(report)
@@ -223,6 +231,8 @@ def _train(
                     states["average"] = average.state_dict()
                 states = parallel.gathered(states)
                 on_first(partial(save_checkpoint, out, progress, states))
+                if not over:  # so that a run that is stopped has a model to use
+                    on_first(partial(parallel.whole(average.model if average else model).save_pretrained, out / "last"))
                 saved_at = time.monotonic()
             if sign and not over:
                 raise Interrupted(sign)
@@ -232,7 +242,9 @@ def _train(
     return final
 
 
-def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress, dict[str, Any] | None]:
+def _start(
+    out: Path, identity: dict[str, Any], resume: bool, recipe: Recipe, num_videos: int
+) -> tuple[Progress, dict[str, Any] | None]:
     """Where the run in a folder has come to, the same in all processes."""
     if len({each["videos"] for each in gather(identity)}) > 1:
         raise TrainingError("the processes do not list the same videos: all must see the same files")
@@ -243,7 +255,7 @@ def _start(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Progress,
     if file is None:
         return Progress(), None
     progress, states = load_checkpoint(file)
-    _check_same_run(file, states["run"], identity)
+    check_same_run(file, states["run"], identity, recipe, num_videos, progress)
     return progress, states
 
 
@@ -372,16 +384,6 @@ def _run_identity(recipe: Recipe, videos: VideoList) -> dict[str, Any]:
     for name, value in settings.items():
         identity |= {f"{name}.{key}": value[key] for key in value} if isinstance(value, dict) else {name: value}
     return identity
-
-
-def _check_same_run(checkpoint: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
-    if changed:
-        name = changed[0]
-        values = "" if name == "videos" else f" ({then.get(name)}, now {now.get(name)})"
-        raise TrainingError(
-            f"{checkpoint} is of a run with other {name}{values}: resume with the same, or choose another folder"
-        )
 
 
 class _Log:

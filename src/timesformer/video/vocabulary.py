@@ -79,6 +79,7 @@ class Vocabulary:
         if name in self._index:
             return self._index[name]
         allowed = [token for token, name in self.names.items() if name in self._index] or list(self.classes)
+        allowed.sort(key=lambda token: token != self.names.get(token, token))  # names, and then their numbers
         raise DataError(f"{entry.where}: {entry.text!r}: {name or token!r} is no class; allowed: {some(allowed)}")
 
     @cached_property

@@ -230,7 +230,7 @@ def _unlisted(found: Found, split: str, row: Row, names: Mapping[str, str], clas
 
 def _some(names: Iterable[str]) -> str:
     shown = list(names)
-    return ", ".join(shown[:6]) + (f", ... ({len(shown)} in all)" if len(shown) > 6 else "")
+    return ", ".join(shown[:40]) + (f", … and {len(shown) - 40} more" if len(shown) > 40 else "")
 
 
 # Videos on disk
