@@ -282,7 +282,7 @@ def test_training_and_testing_on_shards(tmp_path: Path, capsys: pytest.CaptureFi
         scores.append((out / "last" / "model.safetensors").read_bytes())
         file = tmp_path / f"{name}.json"
         assert main(["evaluate", str(out), "--data", source, "--json", str(file)]) == 0
-        scores.append(json.loads(file.read_text()) | {"model": ""})
+        scores.append(json.loads(file.read_text()) | {"model": "", "data": ""})
         assert main(["embed", str(out), source, "--out", str(tmp_path / f"{name}.safetensors")]) == 0
     assert scores[:2] == scores[2:4] == scores[4:]
     assert scores[1]["videos"] == 8
