@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import resource
@@ -233,13 +234,14 @@ def quietly(argv: list[str]) -> int:
             sys.stdout, sys.stderr = streams
 
 
-def watch(case: Path, report: Path) -> None:
-    """From here on, write down whatever a document has no business to cause."""
+def watch(case: Path, report: Path, named: tuple[str, ...]) -> None:
+    """From here on, write down whatever a document has no business to cause; `named` are files that it may name."""
     libraries = [sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")]
     source = str(Path(command_line.__code__.co_filename).parents[1])
     system = ("/dev/null", "/dev/urandom", "/dev/shm", "/proc/", "/sys/", "/usr/share/zoneinfo", "/etc/localtime")
     system += ("/etc/machine-id",)  # by which a lock knows its machine
     mine = (str(case), *libraries, source, f"{tempfile.gettempdir()}/pymp-", *system)
+    mine += named
     out = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -283,7 +285,8 @@ def run_case(number: int, originals: Path, scratch: Path, seed: int, only: str |
     report, log, started = case / ".seen", case / ".log", time.monotonic()
     pid = os.fork()
     if pid == 0:
-        child(argv, case, report, log)
+        # A list may name any file of this machine: whether it is a video, its content says.
+        child(argv, case, report, log, ("/etc/passwd",) if name == "list" else ())
     signal_by = started + SECONDS + 20
     while (ended := os.wait4(pid, os.WNOHANG))[0] == 0:
         if time.monotonic() > signal_by:
@@ -311,7 +314,7 @@ def run_case(number: int, originals: Path, scratch: Path, seed: int, only: str |
     return name, {0: "done", 1: "refused", 2: "refused"}.get(code, "crash"), findings
 
 
-def child(argv: list[str], case: Path, report: Path, log: Path) -> None:
+def child(argv: list[str], case: Path, report: Path, log: Path, named: tuple[str, ...]) -> None:
     os.setpgid(0, 0)
     os.chdir(case)
     resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))  # for the machine's sake
@@ -321,7 +324,8 @@ def child(argv: list[str], case: Path, report: Path, log: Path) -> None:
     os.dup2(out, 2)
     code = 70
     try:
-        watch(case, report)
+        logging.root.handlers.clear()  # which write to the closed streams of the commands before
+        watch(case, report, named)
         code = command_line(argv)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1

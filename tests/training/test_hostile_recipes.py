@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from timesformer.training.recipe import RecipeError, load_recipe
 
@@ -201,3 +202,28 @@ def test_a_whole_model_given_as_a_setting_takes_the_place_of_the_recipes() -> No
         load_recipe("scratch", ["data=7"])
     with pytest.raises(RecipeError, match=r"setting 'data.stride=\[1': is not YAML of plain values"):
         load_recipe("scratch", ["data.stride=[1"])
+
+
+@pytest.mark.parametrize(
+    "base", ["/etc/passwd", "../secret.yaml", "link.yaml", "sub/../../secret.yaml", "a\0b", "loop"]
+)
+def test_a_base_is_a_recipe_or_lies_beside_the_file_that_names_it(base: str, tmp_path: Path) -> None:
+    """What is elsewhere is not opened: an error over its content would show it."""
+    (tmp_path / "secret.yaml").write_text("seed: hunter2\n")
+    folder = tmp_path / "received"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "link.yaml").symlink_to(tmp_path / "secret.yaml")
+    (folder / "loop").symlink_to("loop")
+    (folder / "mine.yaml").write_text(yaml.safe_dump({"base": base}))
+    with pytest.raises(RecipeError, match=r"mine\.yaml: .*base=") as refused:
+        load_recipe(str(folder / "mine.yaml"))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_base_beside_a_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "low.yaml").write_text("base: paper\nseed: 5\n")
+    (tmp_path / "mine.yaml").write_text("base: sub/low.yaml\nepochs: 2\n")
+    monkeypatch.chdir("/")
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    assert (recipe.seed, recipe.epochs) == (5, 2)

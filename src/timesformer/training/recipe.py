@@ -292,8 +292,22 @@ def _read_recipe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"recipe {name}: {error}") from error
     if not base:
         return content
-    below = _read_recipe(base, (*above, name))
+    below = _read_recipe(base if base in recipe_names() else _beside(path, base), (*above, name))
     return _merge(_without_length(below) if _gives_length(content) else below, content)
+
+
+def _beside(recipe: Path, base: str) -> str:
+    """The file that a recipe names as its base: in its own folder or below, so that it opens nothing else."""
+    folder = recipe.parent.resolve()
+    try:
+        file = (folder / base).resolve()
+    except (OSError, ValueError, RuntimeError):  # such as of a link to itself, or a name that no file can have
+        file = folder.parent
+    if not file.is_relative_to(folder):
+        raise RecipeError(
+            f"recipe {recipe}: base={shown(base)}: must be the name of a recipe, or a file in {folder} or below"
+        )
+    return str(file)
 
 
 _LENGTHS = ("epochs", "steps")  # of which one says how long a run is
