@@ -28,7 +28,10 @@ def test_missing_videos_are_not_called_undecodable(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"none")
     broken = missing(tmp_path / "broken.mp4")
     assert not broken.is_missing
-    message = r"^3 of 4 videos are not there, such as .*mp4 \(and 1 of 4 videos failed to decode\), more than"
-    with pytest.raises(TrainingError, match=message) as both:
-        _note_bad_videos([*gone, broken], Progress(), tmp_path, 4, 0.1)
-    assert str(tmp_path / "bad_videos.txt") in str(both.value)
+    for total, why in ((5, "more than max_bad_share=0.1"), (4, "there is nothing to train on")):
+        message = (
+            rf"^3 of {total} videos are not there, such as .*mp4 \(and 1 of {total} videos failed to decode\).*{why}"
+        )
+        with pytest.raises(TrainingError, match=message) as both:
+            _note_bad_videos([*gone, broken], Progress(), tmp_path, total, 0.1)
+        assert str(tmp_path / "bad_videos.txt") in str(both.value)

@@ -136,19 +136,20 @@ def test_lists_of_packed_videos(shards: Path, tmp_path: Path, monkeypatch: pytes
     report = check_videos(tmp_path / "held_out.csv", workers=1)
     assert (report.videos, report.readable) == (10, 10)
     assert check_videos(shards, workers=1).videos == check_videos(shards, workers=1).readable > 0
+    shard = json.loads((shards / "shards.json").read_text())["videos"][0]["shard"]  # whichever was packed first
     for other in ("new", "newer"):  # elsewhere, and then written anew, by the same name
         (tmp_path / "shards").mkdir(exist_ok=True)
-        (tmp_path / "shards" / "shard-000000.tar").touch()
+        (tmp_path / "shards" / shard).touch()
         index = json.loads((shards / "shards.json").read_text())
         index["videos"][0]["path"] = f"{other}.mp4"
         (tmp_path / "shards" / "shards.json").write_text(json.dumps(index))
         monkeypatch.chdir(tmp_path)
-        assert find_packed(f"shards/shard-000000.tar/{other}.mp4") is not None
-        assert find_packed("shards/shard-000000.tar/01/0.mp4") is None
+        assert find_packed(f"shards/{shard}/{other}.mp4") is not None
+        assert find_packed(f"shards/{shard}/01/0.mp4") is None
     monkeypatch.chdir(shards.parent)
-    relative = find_packed("shards/shard-000000.tar/01/0.mp4")
+    relative = find_packed(f"shards/{shard}/01/0.mp4")
     assert relative is not None
-    assert str(relative) == "shards/shard-000000.tar/01/0.mp4"
+    assert str(relative) == f"shards/{shard}/01/0.mp4"
     assert relative.absolute() == videos.items[0].path
     assert find_packed("shards/shard-000000.tar/01/9.mp4") is None
     with pytest.raises(VideoError, match="no such file"):
@@ -282,7 +283,7 @@ def test_training_and_testing_on_shards(tmp_path: Path, capsys: pytest.CaptureFi
         scores.append((out / "last" / "model.safetensors").read_bytes())
         file = tmp_path / f"{name}.json"
         assert main(["evaluate", str(out), "--data", source, "--json", str(file)]) == 0
-        scores.append(json.loads(file.read_text()) | {"model": ""})
+        scores.append(json.loads(file.read_text()) | {"model": "", "data": ""})
         assert main(["embed", str(out), source, "--out", str(tmp_path / f"{name}.safetensors")]) == 0
     assert scores[:2] == scores[2:4] == scores[4:]
     assert scores[1]["videos"] == 8
