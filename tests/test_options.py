@@ -98,7 +98,7 @@ def test_an_error_says_the_range(capsys: pytest.CaptureFixture[str]) -> None:
     ("setting", "message"),
     [
         ("depth", "setting 'depth' is not of the form key=value"),
-        ("depht=3", "model option 'depht' is not one of num_classes"),
+        ("depht=3", "'depht': did you mean depth?"),
         ("attention={class_path: os.system}", "the key 'class_path' names code to be run, which is never allowed"),
         ("attention={a: b}", "attention={'a': 'b'}: must be one value or a flat list of them"),
         ("attention=!!python/name:os.system", "is not YAML of plain values"),

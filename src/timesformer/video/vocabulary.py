@@ -12,6 +12,7 @@ from pathlib import Path
 
 from timesformer.class_names import parse_class_names, same_name, some
 from timesformer.limits import limit
+from timesformer.text import text_of
 from timesformer.video.items import DataError, Entry, NoLabel, fault_of
 from timesformer.video.lines import is_integer
 from timesformer.video.lists import read_text
@@ -264,7 +265,7 @@ def _notes_on_classes(own: Sequence[str], classes: Sequence[str] | None) -> tupl
         if len(names) > 1
     )
     if len(own) == 1:
-        notes += (f"there is one class alone, {own[0]!r}: whatever a model learns, it is always right",)
+        notes += (f"there is one class alone, '{text_of(own[0])}': whatever a model learns, it is always right",)
     return notes
 
 
