@@ -22,7 +22,6 @@ from torch import Tensor, nn
 import timesformer
 from timesformer.model.attention import attend
 from timesformer.model.inference import Prepared
-from timesformer.model.linear import PackedLinear
 from timesformer.model.locality import attend_over_time, frame_parts, place_parts, row_parts
 
 NAMES = {"float32": "f32", "bfloat16": "bf16"}
@@ -44,7 +43,9 @@ def products(prepared: Prepared, clip: Tensor) -> Callable[[], None]:
     t, n = grid["t"], grid["h"] * grid["w"]
     tokens = torch.randn(b * t, 1 + n, dim, dtype=dtype)
     pixels = torch.randn(b * t * n, 3 * config.patch_size**2, dtype=dtype)
-    embed = PackedLinear(torch.randn(dim, pixels.shape[1], dtype=dtype), torch.zeros(dim, dtype=dtype))
+    # In the layers that the model got: oneDNN packs bfloat16 only for processors that compute in it.
+    kind = type(prepared.last.fc1)
+    embed = kind(torch.randn(dim, pixels.shape[1], dtype=dtype), torch.zeros(dim, dtype=dtype))
 
     def attention(step: Any) -> Iterator[Callable[[], Any]]:
         over_space = step.moves_cls(step.neighbourhood)
