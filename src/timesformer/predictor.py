@@ -11,11 +11,10 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 
 from timesformer.evaluation.protocols import PROTOCOLS, Clips, NotFiniteError
-from timesformer.evaluation.views import load_views, to_clips, usual_batch, view_logits, view_parts
+from timesformer.evaluation.views import load_views, to_clips, usual_batch, view_logits, view_parts, views_of_frames
 from timesformer.model.base import VideoModel
 from timesformer.model.inference import Backend, Dtype, prepare
 from timesformer.model.timesformer import TimeSformer
@@ -24,7 +23,7 @@ from timesformer.ranges import shown
 from timesformer.video import sampling
 from timesformer.video.preprocessing import Preprocessing
 from timesformer.video.shards import VideoPath
-from timesformer.video.transforms import center_crop, spatial_crops
+from timesformer.video.transforms import center_crop
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class VideoClassifier:
         batch_size = usual_batch(self.preprocessing)
         in_memory = isinstance(video, np.ndarray | torch.Tensor)
         if isinstance(video, np.ndarray | torch.Tensor):
-            all_views = iter((_views_of_frames(video, self.preprocessing, clips, crops),))
+            all_views = iter((views_of_frames(_checked_frames(video), self.preprocessing, clips, crops),))
         else:
             parts = view_parts(video, self.preprocessing, clips, crops, at_most=batch_size)
             all_views = (part.views for part in parts)
@@ -247,8 +246,8 @@ class ClassifierSource:
         )
 
 
-def _views_of_frames(frames: Frames, preprocessing: Preprocessing, clips: Clips, crops: int) -> torch.Tensor:
-    """Views of a video whose frames are in memory, as `load_views` gives those of a file."""
+def _checked_frames(frames: Frames) -> torch.Tensor:
+    """Frames as a tensor on the CPU; ValueError for another type or shape."""
     if isinstance(frames, np.ndarray):
         # A copy, as PyTorch takes no array that runs backwards (such as BGR as RGB), and warns of read-only ones.
         frames = torch.from_numpy(np.array(frames, order="C"))
@@ -256,12 +255,7 @@ def _views_of_frames(frames: Frames, preprocessing: Preprocessing, clips: Clips,
         raise ValueError(
             f"frames of {frames.dtype}, {tuple(frames.shape)}: expected uint8 (F, H, W, 3), F of 1 or more"
         )
-    indices = preprocessing.view_indices(len(frames), clips)
-    wanted, place = np.unique(indices, return_inverse=True)
-    small = preprocessing.colours(preprocessing.resize(frames.cpu()[wanted]))
-    order = torch.from_numpy(place.reshape(indices.shape))
-    views = torch.stack([crop[order] for crop in spatial_crops(small, preprocessing.image_size, crops)], dim=1)
-    return rearrange(views, "k crop f h w c -> (k crop) f h w c")
+    return frames.cpu()
 
 
 def _preprocessing_of(model: VideoModel, cut: Mapping[str, Any] | None = None) -> Preprocessing:

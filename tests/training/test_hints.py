@@ -11,8 +11,9 @@ import torch
 
 from tests.test_cli import QUICK
 from timesformer.cli import main
-from timesformer.training.hints import Hints, moves
+from timesformer.training.hints import Hints
 from timesformer.training.loop import Report
+from timesformer.training.order import moves
 from timesformer.video.synthetic import write_video
 
 

@@ -102,6 +102,13 @@ def view_parts(
             yield Part(_views(kept, part, preprocessing.image_size, crops), len(places) - number)
 
 
+def views_of_frames(frames: Tensor, preprocessing: Preprocessing, clips: Clips = 1, crops: int = 1) -> Tensor:
+    """The views of a video whose frames (F, H, W, 3) are in memory, uint8 RGB; else as `load_views`."""
+    indices = preprocessing.view_indices(len(frames), clips)
+    kept = {index: _of_model(frames[index], preprocessing, crops) for index in np.unique(indices).tolist()}
+    return _views(kept, indices, preprocessing.image_size, crops)
+
+
 def _of_model(picture: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
     """A frame (H, W, 3) at the size that crops are cut from, in the model's colours, without what no crop shows."""
     frame = preprocessing.resize(picture[None])

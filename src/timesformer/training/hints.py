@@ -5,18 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 if TYPE_CHECKING:
     from timesformer.training.loop import Report
 
 _SHARE = 0.05  # of a run's epochs, after which something should be seen
 _STEPS = 50  # and at least so many steps
-
-
-def moves(clips: Tensor) -> bool:
-    """Whether any of some clips (B, 3, F, H, W) has frames that differ; clips of one frame are left out of this."""
-    return clips.shape[2] < 2 or not bool((clips == clips[:, :, :1]).all())
 
 
 class Hints:

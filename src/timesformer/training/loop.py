@@ -44,11 +44,10 @@ from timesformer.training.checkpoint import (
     save_checkpoint,
 )
 from timesformer.training.errors import Interrupted, TrainingError
-from timesformer.training.hints import moves
 from timesformer.training.memory import give_back_freed_memory
 from timesformer.training.model_options import WHERE_KNOWN
 from timesformer.training.optimizer import learning_rate, make_optimizer
-from timesformer.training.order import StepOrder, load_batches
+from timesformer.training.order import StepOrder, load_batches, moves
 from timesformer.training.parallel import share
 from timesformer.training.recipe import Recipe, recipe_yaml
 from timesformer.training.resume import check_same_run

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from timesformer.training.recipe import Recipe
 from timesformer.video.clips import Batch, ClipDataset, collate, load
@@ -96,3 +97,8 @@ def load_batches(
         cache=data.cache_folder(),
     )
     return load(dataset, workers=data.workers, batch_sampler=keys, collate_fn=collate)
+
+
+def moves(clips: Tensor) -> bool:
+    """Whether any of some clips (B, 3, F, H, W) has frames that differ; clips of one frame are left out of this."""
+    return clips.shape[2] < 2 or not bool((clips == clips[:, :, :1]).all())

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from timesformer.class_names import some
 from timesformer.video.benchmarks.annotation import Found, Row, as_file_name, read_header
 from timesformer.video.benchmarks.diving import find_diving
 from timesformer.video.benchmarks.howto import find_howto
@@ -223,14 +224,9 @@ def _plain(name: str) -> str:
 def _unlisted(found: Found, split: str, row: Row, names: Mapping[str, str], classes: Sequence[str] | None) -> str:
     where = f"{found.lists[split]}: {row.names[0]}"
     if row.label in names:
-        return f"{where}: {names[row.label]!r} is no class; allowed: {_some(classes or ())}"
+        return f"{where}: {names[row.label]!r} is no class; allowed: {some(classes or ())}"
     listed = found.labels or found.lists.get("train", found.lists[split])
-    return f"{where}: {row.label!r} is not in {listed}; allowed: {_some(names)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    shown = list(names)
-    return ", ".join(shown[:40]) + (f", … and {len(shown) - 40} more" if len(shown) > 40 else "")
+    return f"{where}: {row.label!r} is not in {listed}; allowed: {some(list(names))}"
 
 
 # Videos on disk
