@@ -53,3 +53,12 @@ def limit(name: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) < 1:
         raise ValueError(f"{variable}={text!r} must be a whole number from 1 up, of at most 18 digits")
     return int(text)
+
+
+def check_clip_size(num_frames: int, height: int, width: int) -> None:
+    """See that a clip's frames have no more pixels together than the limit: ValueError."""
+    if num_frames * height * width > (most := limit("MAX_CLIP_PIXELS")):
+        raise ValueError(
+            f"num_frames={num_frames} of image_size {height}x{width}: at most {most} pixels a clip "
+            "(TIMESFORMER_MAX_CLIP_PIXELS)"
+        )

@@ -16,18 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timesformer.files import replace_file, write_json
-from timesformer.limits import limit
+from timesformer.limits import check_clip_size, limit
 from timesformer.ranges import Range, counts, shown
-
-
-def check_clip_size(num_frames: int, height: int, width: int) -> None:
-    """See that a clip's frames have no more pixels together than the limit: ValueError."""
-    if num_frames * height * width > (most := limit("MAX_CLIP_PIXELS")):
-        raise ValueError(
-            f"num_frames={num_frames} of image_size {height}x{width}: at most {most} pixels a clip "
-            "(TIMESFORMER_MAX_CLIP_PIXELS)"
-        )
-
 
 Config = TypeVar("Config", bound="VideoConfig")
 

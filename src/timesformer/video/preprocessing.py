@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timesformer.limits import limit
+from timesformer.limits import check_clip_size, limit
 from timesformer.ranges import Range, counts, shown
 from timesformer.video import sampling, transforms
 from timesformer.video.transforms import MEAN, STD, Colour, Interpolation
@@ -59,11 +59,7 @@ class Preprocessing:
         counts(1, limit("MAX_FRAMES")).check("num_frames", self.num_frames)
         counts(1, limit("MAX_IMAGE_SIZE")).check("image_size", self.image_size)
         Range(0, limit("MAX_STRIDE"), above=True).check("stride", self.stride)
-        if self.num_frames * self.image_size**2 > (most := limit("MAX_CLIP_PIXELS")):
-            raise ValueError(
-                f"num_frames={self.num_frames} of image_size={self.image_size}: at most {most} pixels a clip "
-                "(TIMESFORMER_MAX_CLIP_PIXELS)"
-            )
+        check_clip_size(self.num_frames, self.image_size, self.image_size)
         if self.short_side is not None:
             counts(self.image_size, limit("MAX_IMAGE_SIZE")).check("short_side", self.short_side)
         if not isinstance(self.keep_aspect, bool):
